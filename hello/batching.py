@@ -1,0 +1,166 @@
+"""Natural batching: requests that arrive while a statement is in flight share the next one.
+
+A lane runs one statement at a time. A request puts its key into the waiting set and
+sleeps; a lane that is free takes everything that waits, runs one statement for all of
+it, and wakes each waiter with its own result. There is no timer and no delay: a
+request that is alone runs at once, in its own greenlet, and batches grow only as the
+database becomes the bottleneck.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import gevent
+from gevent.hub import Waiter
+
+from hello.errors import DeadlineExceeded, Overloaded
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+ResultOut = TypeVar("ResultOut", covariant=True)
+
+
+class Lane(Protocol[Value, ResultOut]):
+    """Runs one statement at a time."""
+
+    def __call__(
+        self, batch: dict[str, Value], deadline: float, /
+    ) -> Mapping[str, ResultOut | Exception]:
+        """Run a statement for {key: value}, ending by `deadline` (time.monotonic()).
+
+        A key without a result gets None. A result that is an exception is raised for
+        its key alone; an exception raised is raised for every key.
+        """
+
+
+class _Entry(Generic[Value]):
+    """A key that waits, its value, and everybody who waits for it."""
+
+    __slots__ = ("value", "waiters")
+
+    def __init__(self, value: Value) -> None:
+        self.value = value
+        self.waiters: list[Waiter] = []
+
+
+class Batcher(Generic[Value, Result]):
+    """Shares statements between greenlets of one hub.
+
+    `lanes` run concurrently. `max_batch` bounds the keys of one statement,
+    `max_waiting` the requests that wait for one. `timeout`, in seconds, bounds the
+    time from `submit` to its answer.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane[Value, Result]],
+        *,
+        max_batch: int = 256,
+        max_waiting: int = 1024,
+        timeout: float = 5.0,
+    ) -> None:
+        self._idle = list(lanes)
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._timeout = timeout
+        self._waiting: dict[str, _Entry[Value]] = {}
+        self._waiters = 0
+        # How many keys the last statement had: 1 means that requests come one by one.
+        self._last = 1
+
+    def submit(self, key: str, value: Value, timeout: float | None = None) -> Result | None:
+        """The result of the statement that `key` rode in.
+
+        If several requests submit the same key for the same statement, the last
+        value is used and all get its result.
+
+        Raises Overloaded at once if too many wait, DeadlineExceeded when the time is
+        up, and whatever the lane raises. A caller that leaves early, killed or timed
+        out, leaves the others alone.
+        """
+        timeout = self._timeout if timeout is None else timeout
+        if self._idle and self._last == 1 and not self._waiting:
+            return self._run_alone(key, value, timeout)
+        if self._waiters >= self._max_waiting:
+            raise Overloaded("too many requests are waiting for the database")
+
+        entry = self._waiting.get(key)
+        if entry is None:
+            entry = self._waiting[key] = _Entry(value)
+        else:
+            entry.value = value
+        hub = gevent.get_hub()
+        waiter = Waiter(hub)
+        entry.waiters.append(waiter)
+        self._waiters += 1
+        if self._idle:
+            gevent.spawn_raw(self._run, self._idle.pop())
+
+        timer = hub.loop.timer(timeout)
+        timer.start(waiter.throw, DeadlineExceeded("the database did not answer in time"))
+        try:
+            result: Result | None = waiter.get()
+            return result
+        except BaseException:
+            self._withdraw(key, entry, waiter)
+            raise
+        finally:
+            timer.close()
+
+    def _run_alone(self, key: str, value: Value, timeout: float) -> Result | None:
+        """Run a statement for one request without handing over to another greenlet."""
+        lane = self._idle.pop()
+        try:
+            results = lane({key: value}, time.monotonic() + timeout)
+        finally:
+            self._idle.append(lane)
+            if self._waiting:
+                self._last = len(self._waiting)
+                gevent.spawn_raw(self._run, self._idle.pop())
+        result = results.get(key)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _run(self, lane: Lane[Value, Result]) -> None:
+        """Run statements on `lane` for as long as anybody waits."""
+        try:
+            while self._waiting:
+                batch = self._take()
+                self._last = len(batch)
+                values = {key: entry.value for key, entry in batch.items()}
+                results: Mapping[str, Result | Exception | None]
+                try:
+                    results = lane(values, time.monotonic() + self._timeout)
+                except Exception as ex:
+                    results = dict.fromkeys(batch, ex)
+                wake = gevent.get_hub().loop.run_callback
+                for key, entry in batch.items():
+                    result = results.get(key)
+                    for waiter in entry.waiters:
+                        if isinstance(result, Exception):
+                            wake(waiter.throw, result)
+                        else:
+                            wake(waiter.switch, result)
+        finally:
+            self._idle.append(lane)
+
+    def _take(self) -> dict[str, _Entry[Value]]:
+        """Remove a batch from the waiting set, the oldest keys first."""
+        if len(self._waiting) <= self._max_batch:
+            batch, self._waiting = self._waiting, {}
+            self._waiters = 0
+        else:
+            keys = list(self._waiting)[: self._max_batch]
+            batch = {key: self._waiting.pop(key) for key in keys}
+            self._waiters -= sum(len(entry.waiters) for entry in batch.values())
+        return batch
+
+    def _withdraw(self, key: str, entry: _Entry[Value], waiter: Waiter) -> None:
+        """Forget a waiter that gave up. A key that nobody waits for is not run."""
+        if self._waiting.get(key) is entry:
+            entry.waiters.remove(waiter)
+            self._waiters -= 1
+            if not entry.waiters:
+                del self._waiting[key]

@@ -1,0 +1,41 @@
+"""Reading a request body: bounded in size, and in time by the server."""
+
+import falcon
+
+from hello.problems import BodyTimeout, BodyTooLarge, EncodedBody, InvalidBody
+
+#: In bytes. The one body that the service reads has 30.
+MAX_LENGTH = 4096
+
+
+def read_body(req: falcon.Request) -> bytes:
+    """The whole body, whatever its Content-Type.
+
+    The server's stream raises TimeoutError when the client is too slow, and other
+    exceptions when the framing is broken or the client is gone.
+
+    Raises BodyTooLarge, BodyTimeout, EncodedBody, InvalidBody.
+    """
+    encoding = req.env.get("HTTP_CONTENT_ENCODING", "identity")
+    if encoding.strip().lower() != "identity":
+        raise EncodedBody("A body is read as it is; do not send a Content-Encoding.")
+    length = req.content_length
+    if length is None:
+        # Only a server that ends the stream itself lets a chunked body be read.
+        length = MAX_LENGTH + 1 if req.env.get("wsgi.input_terminated") else 0
+        exact = False
+    else:
+        exact = True
+    if exact and length > MAX_LENGTH:
+        raise BodyTooLarge(f"A body has at most {MAX_LENGTH} bytes.")
+    try:
+        body: bytes = req.stream.read(length) if length else b""
+    except TimeoutError as ex:
+        raise BodyTimeout("The body did not arrive in time.") from ex
+    except Exception as ex:
+        raise InvalidBody("The body could not be read to its end.") from ex
+    if len(body) > MAX_LENGTH:
+        raise BodyTooLarge(f"A body has at most {MAX_LENGTH} bytes.")
+    if exact and len(body) < length:
+        raise InvalidBody("The body is shorter than its Content-Length.")
+    return body

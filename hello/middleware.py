@@ -1,0 +1,40 @@
+"""What every answer has in common."""
+
+import os
+import re
+from typing import Any
+
+import falcon
+
+_SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+HEADERS = {
+    # A browser must not guess that an answer is anything else than it says.
+    "X-Content-Type-Options": "nosniff",
+    # A birthday is personal data: no proxy and no browser keeps it.
+    "Cache-Control": "no-store",
+}
+
+
+class RequestID:
+    """Gives every request an id: the caller's `X-Request-ID` if it is sane, else a new one."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        given = req.env.get("HTTP_X_REQUEST_ID")
+        sane = given and _SANE.fullmatch(given)
+        req.context.request_id = given if sane else os.urandom(16).hex()
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
+    ) -> None:
+        resp.set_header("X-Request-ID", req.context.request_id)
+
+
+class CommonHeaders:
+    """Adds HEADERS to every answer."""
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
+    ) -> None:
+        for name, value in HEADERS.items():
+            resp.set_header(name, value)

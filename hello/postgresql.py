@@ -1,0 +1,195 @@
+"""PostgreSQL through psycopg2 under gevent, with an end to every wait.
+
+psycopg2 waits for the network in a callback. Ours lets other greenlets run and gives
+up at the connection's deadline; libpq's own `connect_timeout` is not applied to
+connections opened this way, and its name resolution would stop the whole process, so
+hosts are resolved and tried here, one address at a time.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import gevent
+import psycopg2
+from gevent.socket import AF_UNSPEC, SOCK_STREAM, gaierror, getaddrinfo, wait_read, wait_write
+from psycopg2 import errors, extensions
+
+from hello import schema, statements
+from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
+from hello.models import Birthday
+
+#: What libpq is told unless the URI says otherwise.
+DEFAULTS = {
+    "application_name": "hello",
+    "client_encoding": "UTF8",
+    # Asking for Kerberos first costs a round trip, and a blocking look at its cache.
+    "gssencmode": "disable",
+    # An idle lane behind a dead network path is noticed within a minute.
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
+
+
+def _prepare(statement_timeout: float) -> str:
+    """What every new connection runs, in one message."""
+    return f"""
+        SET statement_timeout = {int(statement_timeout * 1000)};
+        -- An acknowledged write is a durable one, also where a role's default is 'off'.
+        SELECT set_config('synchronous_commit', 'on', false)
+            WHERE current_setting('synchronous_commit') = 'off';
+        -- Every statement looks rows up by the primary key. Without statistics, on a new
+        -- table, the planner would scan it, and keep that plan until the next ANALYZE.
+        SET plan_cache_mode = force_generic_plan;
+        SET enable_seqscan = off;
+        PREPARE find AS {statements.POSTGRESQL.find};
+        PREPARE save AS {statements.POSTGRESQL.save};
+    """
+
+
+class _TimedOut(Exception):
+    """The deadline passed while psycopg2 waited for the server."""
+
+
+class _GreenConnection(extensions.connection):
+    """A psycopg2 connection whose waits end at `deadline` (time.monotonic())."""
+
+    def __init__(self, dsn: str, deadline: float) -> None:
+        self.deadline = deadline
+        super().__init__(dsn)
+
+
+def _wait(connection: Any) -> None:
+    """psycopg2's wait callback (extensions.set_wait_callback)."""
+    deadline = getattr(connection, "deadline", float("inf"))
+    while (state := connection.poll()) != extensions.POLL_OK:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise _TimedOut
+        wait = wait_read if state == extensions.POLL_READ else wait_write
+        wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
+
+
+class PostgreSQLConnection:
+    """See `hello.database.Connection`."""
+
+    def __init__(self, connection: _GreenConnection, statement_timeout: float) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._statement_timeout = statement_timeout
+
+    def find(self, usernames: Iterable[str], deadline: float) -> dict[str, Birthday]:
+        rows = self.execute("EXECUTE find(%s)", (list(usernames),), deadline)
+        return {name: Birthday(born, version) for name, born, version in rows}
+
+    def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
+        names = sorted(dates)
+        born = [dates[name].isoformat() for name in names]
+        rows = self.execute("EXECUTE save(%s, %s::date[])", (names, born), deadline)
+        return dict(rows)
+
+    def applied(self, deadline: float) -> list[str]:
+        if not self.execute(f"SELECT to_regclass('{schema.HISTORY}')", None, deadline)[0][0]:
+            return []
+        return [name for (name,) in self.execute(schema.SELECT_APPLIED, None, deadline)]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def execute(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
+        """Run one statement; translate what the driver raises."""
+        self._connection.deadline = min(deadline, time.monotonic() + self._statement_timeout)
+        try:
+            self._cursor.execute(sql, parameters)
+            return self._cursor.fetchall() if self._cursor.description else []
+        except (_TimedOut, errors.QueryCanceled) as ex:
+            raise DatabaseUnavailable("the statement did not finish in time") from ex
+        except (psycopg2.DataError, psycopg2.IntegrityError, UnicodeEncodeError) as ex:
+            raise Rejected("the database cannot store this value") from ex
+        except psycopg2.Error as ex:
+            raise ConnectionBroken(_reason(ex)) from ex
+
+
+class PostgreSQL:
+    """A route to one PostgreSQL server, or to whichever of several hosts takes writes.
+
+    `uri` is asked for libpq's connection URI at every connect. Timeouts are in
+    seconds, `connect_timeout` for each address. See `hello.database.Route`.
+    """
+
+    def __init__(
+        self, uri: Callable[[], str], *, connect_timeout: float, statement_timeout: float
+    ) -> None:
+        self._uri = uri
+        self._connect_timeout = connect_timeout
+        self._statement_timeout = statement_timeout
+        # For the whole process. Connections of other classes just wait without an end.
+        extensions.set_wait_callback(_wait)
+
+    def connect(self, deadline: float) -> PostgreSQLConnection:
+        error = DatabaseUnavailable("no time is left to connect")
+        for parameters in self._candidates(deadline):
+            end = min(deadline, time.monotonic() + self._connect_timeout)
+            try:
+                return self._connect(parameters, end)
+            except DatabaseUnavailable as ex:
+                error = ex
+            if time.monotonic() >= deadline:
+                break
+        raise error
+
+    def _connect(self, parameters: dict[str, str], deadline: float) -> PostgreSQLConnection:
+        try:
+            raw = _GreenConnection(extensions.make_dsn(**parameters), deadline)
+        except _TimedOut as ex:
+            raise DatabaseUnavailable("the server did not accept a connection in time") from ex
+        except psycopg2.Error as ex:
+            raise DatabaseUnavailable(_reason(ex)) from ex
+        raw.autocommit = True
+        connection = PostgreSQLConnection(raw, self._statement_timeout)
+        try:
+            connection.execute(_prepare(self._statement_timeout), None, deadline)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _candidates(self, deadline: float) -> Iterator[dict[str, str]]:
+        """Connection parameters for each address of each host, in the URI's order."""
+        parameters = DEFAULTS | extensions.parse_dsn(self._uri())
+        hosts = parameters.get("host", "").split(",")
+        ports = parameters.get("port", "5432").split(",")
+        ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
+        if len(hosts) > 1:
+            # After a failover, the host that was demoted still accepts connections.
+            parameters.setdefault("target_session_attrs", "read-write")
+        for host, port in zip(hosts, ports, strict=True):
+            parameters |= {"host": host, "port": port or "5432"}
+            if not host or host.startswith("/") or "hostaddr" in parameters:
+                yield parameters
+                continue
+            for address in self._resolve(host, deadline):
+                # With both given, libpq connects to `hostaddr` and verifies `host`.
+                yield parameters | {"hostaddr": address}
+
+    def _resolve(self, host: str, deadline: float) -> list[str]:
+        """The addresses of a host, found without stopping other greenlets."""
+        timeout = min(self._connect_timeout, deadline - time.monotonic())
+        try:
+            with gevent.Timeout(timeout, _TimedOut):
+                found = getaddrinfo(host, None, AF_UNSPEC, SOCK_STREAM)
+        except (gaierror, UnicodeError, _TimedOut):
+            return []
+        return list(dict.fromkeys(str(address[4][0]) for address in found))
+
+
+def _reason(ex: psycopg2.Error) -> str:
+    """Why, in words that hold no value of a row and no secret.
+
+    The server's primary message alone (its DETAIL quotes rows); libpq's messages about
+    connecting name hosts and users, never passwords.
+    """
+    text = ex.diag.message_primary or str(ex).strip() or type(ex).__name__
+    return text.splitlines()[0]

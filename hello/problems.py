@@ -1,0 +1,131 @@
+"""The errors that clients see, and how each becomes application/problem+json (RFC 9457).
+
+falcon.HTTPError
+├── Falcon's own             404 no such route, 405 with Allow, …
+└── Problem
+    ├── InvalidUsername      400
+    ├── InvalidBody          400  not JSON, or not the right JSON
+    ├── InvalidDate          400
+    ├── UnknownTimeZone      400
+    ├── NotStorable          400  the database refuses the value
+    ├── UserNotFound         404
+    ├── BodyTimeout          408  closes the connection
+    ├── BodyTooLarge         413  closes the connection
+    ├── EncodedBody          415
+    ├── InternalError        500  a defect of the service
+    └── TryLater             503  with Retry-After
+"""
+
+import json
+import logging
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import falcon
+
+from hello.errors import Rejected, Unavailable
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = 1  # seconds
+
+
+class Problem(falcon.HTTPError):
+    """An error with a type of its own: a URN made from `kind`."""
+
+    http_status: ClassVar[int]
+    kind: ClassVar[str]
+    phrase: ClassVar[str]
+    http_headers: ClassVar[dict[str, str] | None] = None
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            self.http_status, title=self.phrase, description=detail, headers=self.http_headers
+        )
+
+
+class InvalidUsername(Problem):
+    http_status, kind, phrase = 400, "invalid-username", "Invalid username"
+
+
+class InvalidBody(Problem):
+    http_status, kind, phrase = 400, "invalid-body", "Invalid body"
+
+
+class InvalidDate(Problem):
+    http_status, kind, phrase = 400, "invalid-date", "Invalid date of birth"
+
+
+class UnknownTimeZone(Problem):
+    http_status, kind, phrase = 400, "unknown-time-zone", "Unknown time zone"
+
+
+class NotStorable(Problem):
+    http_status, kind, phrase = 400, "not-storable", "Not storable"
+
+
+class UserNotFound(Problem):
+    http_status, kind, phrase = 404, "user-not-found", "User not found"
+
+
+class BodyTimeout(Problem):
+    http_status, kind, phrase = 408, "body-timeout", "Body too slow"
+    # The rest of the body may still come, and could be taken for the next request.
+    http_headers = {"Connection": "close"}
+
+
+class BodyTooLarge(Problem):
+    http_status, kind, phrase = 413, "body-too-large", "Body too large"
+    http_headers = {"Connection": "close"}
+
+
+class EncodedBody(Problem):
+    http_status, kind, phrase = 415, "encoded-body", "Encoded body"
+    http_headers = {"Accept-Encoding": "identity"}  # RFC 9110, section 15.5.16
+
+
+class InternalError(Problem):
+    http_status, kind, phrase = 500, "internal-error", "Internal error"
+
+
+class TryLater(Problem):
+    http_status, kind, phrase = 503, "try-later", "Try again later"
+    http_headers = {"Retry-After": str(RETRY_AFTER)}
+
+
+def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+    """Falcon's error serializer."""
+    status = HTTPStatus(error.status_code)
+    document: dict[str, Any]
+    if isinstance(error, Problem):
+        document = {"type": f"urn:hello:problem:{error.kind}", "title": error.title}
+    else:
+        document = {"type": "about:blank", "title": status.phrase}
+    document["status"] = status.value
+    document["detail"] = error.description or status.description or status.phrase
+    document["request_id"] = getattr(req.context, "request_id", None)
+    resp.data = json.dumps(document, ensure_ascii=False).encode()
+    resp.content_type = MEDIA_TYPE
+
+
+def unavailable(req: Any, resp: Any, ex: Unavailable, params: Any) -> None:
+    raise TryLater(f"{str(ex)[:1].upper()}{str(ex)[1:]}.") from ex
+
+
+def rejected(req: Any, resp: Any, ex: Rejected, params: Any) -> None:
+    raise NotStorable("The database cannot store this username or date.") from ex
+
+
+def unexpected(req: falcon.Request, resp: Any, ex: Exception, params: Any) -> None:
+    # The values of the request are personal data and stay out of the log.
+    log.error("defect while answering request %s", req.context.request_id, exc_info=ex)
+    raise InternalError("The service made a mistake. It is in the log.") from ex
+
+
+def register(app: Any) -> None:
+    """Make the app answer every error as a problem."""
+    app.set_error_serializer(serialize)
+    app.add_error_handler(Exception, unexpected)
+    app.add_error_handler(Unavailable, unavailable)
+    app.add_error_handler(Rejected, rejected)

@@ -1,0 +1,114 @@
+"""The schema scripts in `hello/migrations` and the one safe way to run them.
+
+The scripts are `playhouse.migrations` files: numbered, with `up` and `down`. The
+table `schema_migration` records which were applied.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import peewee
+from playhouse.migrations import Migration, Runner
+from psycopg2.extensions import parse_dsn
+
+from hello.errors import DatabaseUnavailable
+from hello.settings import DatabaseURI
+
+DIRECTORY = Path(__file__).parent / "migrations"
+HISTORY = "schema_migration"
+NAMES = tuple(migration.name for migration in Migration.load_directory(str(DIRECTORY)))
+
+SELECT_APPLIED = f"SELECT name FROM {HISTORY}"
+
+#: Any number will do as long as no other program locks the same one; this is "hello".
+_LOCK = int.from_bytes(b"hello", "big")
+
+
+def pending(applied: Iterable[str]) -> list[str]:
+    """The scripts of this release that are not among `applied`, in order.
+
+    Scripts that only the database knows are those of a newer release; they do not
+    matter, since every script must work with the release before it.
+    """
+    done = set(applied)
+    return [name for name in NAMES if name not in done]
+
+
+def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
+    """A connected Peewee database for running scripts.
+
+    `timeout`, in seconds, bounds the wait for a connection and for each lock.
+    Raises DatabaseUnavailable.
+    """
+    database: peewee.Database
+    if uri.is_sqlite:
+        database = peewee.SqliteDatabase(
+            uri.sqlite_path, timeout=timeout, pragmas={"journal_mode": "wal"}
+        )
+    else:
+        parameters = parse_dsn(uri.text)
+        if "," in parameters.get("host", ""):
+            parameters.setdefault("target_session_attrs", "read-write")
+        parameters.setdefault("connect_timeout", str(max(2, int(timeout))))
+        database = peewee.PostgresqlDatabase(parameters.pop("dbname", None) or "", **parameters)
+    try:
+        database.connect()
+    except peewee.DatabaseError as ex:
+        raise DatabaseUnavailable(str(ex).strip()) from ex
+    return database
+
+
+def upgrade(database: peewee.Database, *, wait: float = 60.0) -> list[str]:
+    """Apply every pending script; return the names of those applied.
+
+    Several processes may do so at once: one works, the others wait up to `wait`
+    seconds for it and then find nothing to do. Raises DatabaseUnavailable when the
+    wait is over, playhouse.migrations.MigrationError for scripts that cannot be run, and
+    peewee.DatabaseError from a failing script, whose own transaction is rolled back.
+    """
+    with _alone(database, wait):
+        return list(_runner(database).up())
+
+
+def downgrade(
+    database: peewee.Database, target: str | None = None, *, wait: float = 60.0
+) -> list[str]:
+    """Revert the last script, or all back to and including `target`; see `upgrade`."""
+    with _alone(database, wait):
+        return list(_runner(database).down(target))
+
+
+def applied(database: peewee.Database) -> list[str]:
+    """The names of the applied scripts, in order."""
+    return sorted(_runner(database).applied())
+
+
+def _runner(database: peewee.Database) -> Runner:
+    return Runner(database, str(DIRECTORY), HISTORY)
+
+
+@contextmanager
+def _alone(database: peewee.Database, wait: float) -> Iterator[None]:
+    if isinstance(database, peewee.SqliteDatabase):
+        # A reader of the history table becomes a writer later, which SQLite may refuse:
+        # be the writer from the beginning.
+        with database.atomic("IMMEDIATE"):
+            yield
+        return
+    # A script that waits for a lock blocks every query behind it: better to give up
+    # soon, change nothing, and be run again.
+    database.execute_sql("SET lock_timeout = '5s'")
+    database.execute_sql("SET statement_timeout = '15min'")
+    # Not pg_advisory_lock: whoever waits in it holds a snapshot, and CREATE INDEX
+    # CONCURRENTLY in the process that works would wait for that snapshot: a deadlock.
+    end = time.monotonic() + wait
+    while not database.execute_sql("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()[0]:
+        if time.monotonic() > end:
+            raise DatabaseUnavailable(f"another migration holds the lock after {wait:g} s")
+        time.sleep(0.1)
+    try:
+        yield
+    finally:
+        database.execute_sql("SELECT pg_advisory_unlock(%s)", (_LOCK,))

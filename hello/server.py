@@ -1,0 +1,57 @@
+"""gunicorn's settings: `gunicorn -c python:hello.server 'hello.app:wsgi()'`."""
+
+# The first thing that happens, so that no module keeps an unpatched socket or lock.
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import sys  # noqa: E402
+
+from hello.settings import Settings, SettingsError  # noqa: E402
+
+try:
+    _settings = Settings.load()
+except SettingsError as ex:
+    # One line that names the setting, instead of gunicorn's traceback.
+    sys.exit(f"hello: {ex}")
+
+# The URL of the service. An IPv6 address needs its brackets.
+bind = (
+    f"[{_settings.host}]:{_settings.port}"
+    if ":" in _settings.host
+    else (f"{_settings.host}:{_settings.port}")
+)
+# One process uses one core.
+workers = _settings.web_concurrency
+# gunicorn's gevent worker with a clean drain and deadlines: see hello/worker.py.
+worker_class = "hello.worker.Worker"
+# Connections per worker; each costs a greenlet. Further ones wait in the backlog.
+worker_connections = 1000
+# Longer than the 60 s after which a load balancer drops an idle connection. If the
+# service dropped it first, the balancer would now and then send a request into a
+# connection that is being closed, and answer 502.
+keepalive = 75
+# On SIGTERM, the time for the requests in flight. Longer than a request may take.
+graceful_timeout = int(_settings.graceful_timeout)
+# A worker whose event loop has stood still for so long is replaced.
+timeout = 30
+# Heartbeats are file writes; on some disks those stall. This one is memory.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+# The longest valid path is 64 characters of 4 bytes, percent-encoded: below 1 KiB.
+limit_request_line = 4094
+# Browsers and proxies send some 30 header fields.
+limit_request_fields = 100
+# A cookie from another service on the same host must not lock a browser out.
+limit_request_field_size = 8190
+# gunicorn would open a control socket in HOME; nothing here uses it.
+control_socket_disable = True
+# In the process list, instead of "gunicorn".
+proc_name = "hello"
+# Everything goes to the container's log.
+errorlog = "-"
+loglevel = _settings.log_level
+# An access line costs about as much time as a request.
+accesslog = "-" if _settings.access_log else None
+# The path holds a username: the line has the method, the status and the time alone.
+access_log_format = "%(t)s %(m)s %(s)s %(B)s bytes %(D)s us %({x-request-id}o)s"

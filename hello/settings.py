@@ -1,0 +1,202 @@
+"""What the environment and the mounted files say: read once, at the edge.
+
+Any setting may be a file of its name in the directory `SECRETS_DIR` instead of an
+environment variable; the variable wins. Kubernetes mounts a Secret like that.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote
+from zoneinfo import ZoneInfo
+
+import psycopg2
+import regex
+from psycopg2.extensions import parse_dsn
+
+from hello.usernames import DEFAULT_PATTERN
+
+DEFAULT_SECRETS_DIR = "/etc/hello/secrets"
+
+T = TypeVar("T")
+
+
+class SettingsError(ValueError):
+    """A setting is wrong. The message names it and never holds its value."""
+
+
+@dataclass(frozen=True)
+class DatabaseURI:
+    """The address of a database, as given. It may hold a password."""
+
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> "DatabaseURI":
+        """Raises ValueError, with a message that does not hold the text."""
+        uri = cls(text)
+        if text.startswith("sqlite://"):
+            rest = text.removeprefix("sqlite://")
+            if rest not in ("", "/") and not rest.startswith("/"):
+                raise ValueError(
+                    "a SQLite file is written sqlite:///name or sqlite:////absolute/name"
+                )
+        elif text.startswith(("postgresql://", "postgres://")):
+            try:
+                parse_dsn(text)
+            except psycopg2.Error:
+                raise ValueError("not a URI that libpq understands") from None
+        else:
+            raise ValueError("must begin with sqlite:// or postgresql://")
+        return uri
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.text.startswith("sqlite:")
+
+    @property
+    def is_memory(self) -> bool:
+        return self.is_sqlite and self.sqlite_path == ":memory:"
+
+    @property
+    def sqlite_path(self) -> str:
+        """`sqlite:///a.db` is a.db in the working directory, `sqlite:////a.db` is /a.db."""
+        return unquote(self.text.removeprefix("sqlite://")[1:]) or ":memory:"
+
+    def __repr__(self) -> str:
+        return "DatabaseURI(…)"
+
+
+class Source:
+    """Where settings are looked up: variables first, then files in a directory."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._directory = Path(environ.get("SECRETS_DIR") or DEFAULT_SECRETS_DIR)
+
+    def get(self, name: str) -> str | None:
+        """The text of a setting as it is now, or None; raises SettingsError."""
+        if self._environ.get(name):
+            return self._environ[name]
+        try:
+            return (self._directory / name).read_text("utf-8").strip() or None
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError:
+            return None
+        except (OSError, UnicodeDecodeError) as ex:
+            raise SettingsError(f"{name}: its file cannot be read ({type(ex).__name__})") from None
+
+    def parse(self, name: str, convert: Callable[[str], T], default: str) -> T:
+        """The value of a setting; raises SettingsError."""
+        text = self.get(name)
+        try:
+            return convert(default if text is None else text)
+        except ValueError as ex:
+            raise SettingsError(f"{name}: {ex}") from None
+
+    def database_uri(self) -> DatabaseURI:
+        """DB_URI as it is now: a mounted Secret changes while the service runs."""
+        return self.parse("DB_URI", DatabaseURI.parse, "sqlite://")
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(text)
+
+    return convert
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 3600:
+        raise ValueError("must be a number of seconds, above 0 and at most 3600")
+    return value
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("must be on or off")
+
+
+def _time_zone(text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(text)
+    except (OSError, ValueError, KeyError):
+        raise ValueError("must be a time zone of the IANA database, as Europe/Berlin") from None
+
+
+def _pattern(text: str) -> str:
+    try:
+        regex.compile(text)
+    except regex.error:
+        raise ValueError("must be a regular expression") from None
+    return text
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in ("debug", "info", "warning", "error", "critical"):
+        raise ValueError("must be debug, info, warning, error or critical")
+    return text.lower()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the service, checked. Times are in seconds."""
+
+    source: Source
+    db_uri: DatabaseURI
+    host: str
+    port: int
+    web_concurrency: int
+    time_zone: ZoneInfo
+    username_pattern: str
+    read_lanes: int
+    max_waiting: int
+    connect_timeout: float
+    statement_timeout: float
+    request_timeout: float
+    head_timeout: float
+    body_timeout: float
+    graceful_timeout: int
+    log_level: str
+    access_log: bool
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Raises SettingsError for the first setting that is wrong."""
+        source = Source(environ)
+        settings = cls(
+            source=source,
+            db_uri=source.database_uri(),
+            host=source.parse("HOST", str, "127.0.0.1"),
+            port=source.parse("PORT", _integer(0, 65535), "8080"),
+            web_concurrency=source.parse("WEB_CONCURRENCY", _integer(1, 256), "1"),
+            time_zone=source.parse("TIMEZONE", _time_zone, "UTC"),
+            username_pattern=source.parse("USERNAME_PATTERN", _pattern, DEFAULT_PATTERN),
+            read_lanes=source.parse("READ_LANES", _integer(1, 16), "2"),
+            max_waiting=source.parse("MAX_WAITING", _integer(1, 1_000_000), "1024"),
+            connect_timeout=source.parse("CONNECT_TIMEOUT", _seconds, "2"),
+            statement_timeout=source.parse("STATEMENT_TIMEOUT", _seconds, "2"),
+            request_timeout=source.parse("REQUEST_TIMEOUT", _seconds, "5"),
+            head_timeout=source.parse("HEAD_TIMEOUT", _seconds, "10"),
+            body_timeout=source.parse("BODY_TIMEOUT", _seconds, "10"),
+            graceful_timeout=source.parse("GRACEFUL_TIMEOUT", _integer(1, 3600), "20"),
+            log_level=source.parse("LOG_LEVEL", _log_level, "info"),
+            access_log=source.parse("ACCESS_LOG", _boolean, "off"),
+        )
+        if settings.db_uri.is_memory and settings.web_concurrency > 1:
+            raise SettingsError(
+                "WEB_CONCURRENCY: must be 1 with a database in memory: no two workers share one"
+            )
+        return settings

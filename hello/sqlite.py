@@ -1,0 +1,105 @@
+"""SQLite: in memory for development, or a file that several workers share."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from typing import Any
+
+import gevent
+import peewee
+
+from hello import schema, statements
+from hello.errors import DatabaseUnavailable, Rejected
+from hello.models import Birthday
+
+#: Seconds between two tries while another process holds SQLite's write lock.
+RETRY_INTERVAL = 0.005
+
+
+class SQLiteConnection:
+    """See `hello.database.Connection`.
+
+    SQLite answers within the call, so nothing here waits but for the write lock of
+    another process, and that wait lets other greenlets run.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def find(self, usernames: Iterable[str], deadline: float) -> dict[str, Birthday]:
+        rows = self._execute(statements.SQLITE.find, (json.dumps(list(usernames)),), deadline)
+        return {name: Birthday(date.fromisoformat(born), version) for name, born, version in rows}
+
+    def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
+        batch = json.dumps({name: born.isoformat() for name, born in dates.items()})
+        return dict(self._execute(statements.SQLITE.save, (batch,), deadline))
+
+    def applied(self, deadline: float) -> list[str]:
+        exists = "SELECT 1 FROM sqlite_master WHERE name = ?"
+        if not self._execute(exists, (schema.HISTORY,), deadline):
+            return []
+        return [name for (name,) in self._execute(schema.SELECT_APPLIED, (), deadline)]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _execute(self, sql: str, parameters: tuple[Any, ...], deadline: float) -> list[Any]:
+        rows: list[Any] = patiently(
+            lambda: self._connection.execute(sql, parameters).fetchall(), deadline
+        )
+        return rows
+
+
+class SQLiteFile:
+    """A route to a database file. See `hello.database.Route`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def connect(self, deadline: float) -> SQLiteConnection:
+        def connect() -> sqlite3.Connection:
+            connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            # Readers and a writer do not stop each other; a commit is on the disk.
+            connection.execute("PRAGMA journal_mode = wal")
+            connection.execute("PRAGMA synchronous = full")
+            return connection
+
+        return SQLiteConnection(patiently(connect, deadline))
+
+
+class _Kept(SQLiteConnection):
+    """A connection that outlives its sessions: the database would end with it."""
+
+    def close(self) -> None:
+        pass
+
+
+class SQLiteMemory:
+    """A route to a database in this process's memory, with the current schema."""
+
+    def __init__(self) -> None:
+        database = peewee.SqliteDatabase(":memory:")
+        database.connect()
+        schema.upgrade(database)
+        self._connection = _Kept(database.connection())
+
+    def connect(self, deadline: float) -> SQLiteConnection:
+        return self._connection
+
+
+def patiently(call: Callable[[], Any], deadline: float) -> Any:
+    """Call until the database is not locked; translate what the driver raises."""
+    while True:
+        try:
+            return call()
+        except (sqlite3.DataError, sqlite3.IntegrityError, UnicodeEncodeError) as ex:
+            raise Rejected("the database cannot store this value") from ex
+        except sqlite3.Error as ex:
+            code = getattr(ex, "sqlite_errorcode", 0) & 0xFF
+            if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise DatabaseUnavailable(str(ex)) from ex
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable("another process keeps the database locked") from ex
+        gevent.sleep(RETRY_INTERVAL)

@@ -1,0 +1,103 @@
+"""The two statements of the service, compiled once from Peewee queries.
+
+Each works on a whole batch and takes it as one or two array parameters, so that its
+text never changes and the database parses and plans it once per connection.
+"""
+
+from typing import Any, NamedTuple
+
+from peewee import (
+    EXCLUDED,
+    SQL,
+    Database,
+    Expression,
+    NodeList,
+    PostgresqlDatabase,
+    Select,
+    SqliteDatabase,
+    fn,
+)
+
+from hello.models import User
+
+
+class Statements(NamedTuple):
+    """SQL text in one database's dialect.
+
+    `find` takes usernames; it returns (username, date_of_birth, version) of those
+    that exist. `save` takes usernames and dates; it returns (username, version) of
+    the rows that it created or changed.
+    """
+
+    find: str
+    save: str
+
+
+_NOW = SQL("CURRENT_TIMESTAMP")
+_NEW_NAME, _NEW_DATE = SQL("new.username"), SQL("new.date_of_birth")
+
+
+def _find(is_one_of_the_names: Any) -> Any:
+    return User.select(User.username, User.date_of_birth, User.version).where(is_one_of_the_names)
+
+
+def _save(new: Any, is_distinct_from: str) -> Any:
+    """An upsert of `new`, a table (username, date_of_birth).
+
+    The first WHERE drops a date that is stored already before it becomes an insert:
+    `ON CONFLICT … WHERE` alone locks the row, takes a transaction id and writes WAL
+    just to change nothing. It is a scalar subquery rather than a join so that rows
+    are inserted in the order given: batches sorted by username cannot deadlock.
+
+    The second WHERE is for another writer that stored the same date meanwhile.
+    """
+    known = User.alias("known")
+    known_date = known.select(known.date_of_birth).where(known.username == _NEW_NAME)
+    differs = Expression(known_date, is_distinct_from, _NEW_DATE)
+    return (
+        User.insert_from(
+            Select([new], [_NEW_NAME, _NEW_DATE, SQL("1"), _NOW, _NOW]).where(differs),
+            [User.username, User.date_of_birth, User.version, User.created_at, User.updated_at],
+        )
+        .on_conflict(
+            conflict_target=[User.username],
+            update={
+                User.date_of_birth: EXCLUDED.date_of_birth,
+                User.version: User.version + SQL("1"),
+                User.updated_at: _NOW,
+            },
+            where=(User.date_of_birth != EXCLUDED.date_of_birth),
+        )
+        .returning(User.username, User.version)
+    )
+
+
+def _compile(database: Database, query: Any) -> str:
+    text, parameters = query.bind(database).sql()
+    assert not parameters, "a value was compiled into the statement"
+    return str(text)
+
+
+def _postgresql() -> Statements:
+    database = PostgresqlDatabase(None)
+    names, dates = SQL("$1::text[]"), SQL("$2::date[]")
+    new = NodeList((fn.unnest(names, dates), SQL("AS new (username, date_of_birth)")))
+    return Statements(
+        find=_compile(database, _find(User.username == fn.ANY(names))),
+        save=_compile(database, _save(new, "IS DISTINCT FROM")),
+    )
+
+
+def _sqlite() -> Statements:
+    database = SqliteDatabase(None)
+    # One JSON parameter: an array of names, or an object of names and dates.
+    names = Select([fn.json_each(SQL("?"))], [SQL("value")])
+    new = SQL("(SELECT key AS username, value AS date_of_birth FROM json_each(?)) AS new")
+    return Statements(
+        find=_compile(database, _find(User.username.in_(names))),
+        save=_compile(database, _save(new, "IS NOT")),
+    )
+
+
+POSTGRESQL = _postgresql()
+SQLITE = _sqlite()

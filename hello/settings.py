@@ -36,6 +36,10 @@ class DatabaseURI:
     @classmethod
     def parse(cls, text: str) -> "DatabaseURI":
         """Raises ValueError, with a message that does not hold the text."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("not UTF-8") from None
         uri = cls(text)
         if text.startswith("sqlite://"):
             rest = text.removeprefix("sqlite://")
@@ -45,9 +49,14 @@ class DatabaseURI:
                 )
         elif text.startswith(("postgresql://", "postgres://")):
             try:
-                parse_dsn(text)
+                parameters = parse_dsn(text)
             except psycopg2.Error:
                 raise ValueError("not a URI that libpq understands") from None
+            # libpq looks at ports when it connects. A `/` in a password that is not written
+            # %2F makes a port of it, which would then be quoted in the log.
+            ports = parameters.get("port", "").split(",")
+            if not all(port == "" or (port.isascii() and port.isdigit()) for port in ports):
+                raise ValueError("a port is not a number; is the password percent-encoded?")
         else:
             raise ValueError("must begin with sqlite:// or postgresql://")
         return uri

@@ -111,7 +111,7 @@ def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErro
 
 
 def unavailable(req: Any, resp: Any, ex: Unavailable, params: Any) -> None:
-    raise TryLater(f"{str(ex)[:1].upper()}{str(ex)[1:]}.") from ex
+    raise TryLater(f"{ex.detail[0].upper()}{ex.detail[1:]}.") from ex
 
 
 def rejected(req: Any, resp: Any, ex: Rejected, params: Any) -> None:

@@ -125,8 +125,8 @@ def _seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 3600:
-        raise ValueError("must be a number of seconds, above 0 and at most 3600")
+    if not 0.001 <= value <= 3600:
+        raise ValueError("must be a number of seconds, at least a millisecond and at most an hour")
     return value
 
 
@@ -148,7 +148,7 @@ def _time_zone(text: str) -> ZoneInfo:
 def _pattern(text: str) -> str:
     try:
         regex.compile(text)
-    except regex.error:
+    except (regex.error, ValueError, RecursionError):
         raise ValueError("must be a regular expression") from None
     return text
 

@@ -61,7 +61,7 @@ class Ready:
         try:
             self._read(TIMEOUT)
         except Unavailable as ex:
-            _answer(resp, False, {"status": "unavailable", "reason": str(ex)})
+            _answer(resp, False, {"status": "unavailable", "reason": ex.detail})
         else:
             _answer(resp, True, {"status": "ready"})
 
@@ -92,5 +92,5 @@ class Summary:
         try:
             check(TIMEOUT)
         except Unavailable as ex:
-            return {"state": "down", "reason": str(ex)}
+            return {"state": "down", "reason": ex.detail}
         return {"state": "up", "latency_ms": round((time.monotonic() - start) * 1000, 2)}

@@ -1,14 +1,10 @@
 """A WebTest client for tests that look at errors as much as at answers."""
 
 import json
-import warnings
 from typing import Any
 from urllib.parse import quote
 
-with warnings.catch_warnings():
-    # WebOb imports it, from the package `legacy-cgi` where Python has it no more.
-    warnings.filterwarnings("ignore", "'cgi' is deprecated", DeprecationWarning)
-    import webtest
+import webtest
 
 MEDIA_TYPE = "application/problem+json"
 

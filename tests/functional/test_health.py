@@ -48,12 +48,12 @@ def test_without_a_database_the_service_is_alive_but_not_ready(failing_client: M
         assert client.ask("GET", f"/health/{path}").status_int == 200
     response = client.ask("GET", "/health/ready")
     assert response.status_int == 503
-    assert response.json == {"status": "unavailable", "reason": "connection refused"}
+    assert response.json == {"status": "unavailable", "reason": "the database does not answer"}
     response = client.ask("GET", "/health")
     assert response.status_int == 503
     assert response.json == {
         "status": "unavailable",
-        "dependencies": {"database": {"state": "down", "reason": "connection refused"}},
+        "dependencies": {"database": {"state": "down", "reason": "the database does not answer"}},
     }
     assert client.ask("HEAD", "/health/ready").status_int == 503
     assert client.ask("HEAD", "/health").status_int == 503

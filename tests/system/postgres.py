@@ -53,6 +53,19 @@ class Cluster:
         self.configure(CONFIGURATION.format(port=self.port))
         return self
 
+    def replica(self) -> "Cluster":
+        """A streaming hot standby of this server, which must be running; not started yet."""
+        standby = Cluster()
+        standby._run(
+            *("pg_basebackup", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"),
+            *("-D", str(standby.data), "-R", "-X", "stream", "-c", "fast", "--no-sync"),
+        )
+        standby.configure(f"port = {standby.port}\n")
+        return standby
+
+    def promote(self) -> None:
+        self._run("pg_ctl", "-D", str(self.data), "-w", "promote")
+
     def configure(self, text: str) -> None:
         """Append to postgresql.conf; takes effect at the next start."""
         with (self.data / "postgresql.conf").open("a") as file:

@@ -44,6 +44,8 @@ limit_request_line = 4094
 limit_request_fields = 100
 # A cookie from another service on the same host must not lock a browser out.
 limit_request_field_size = 8190
+# The parser that hello/worker.py extends, whatever else is installed.
+http_parser = "python"
 # gunicorn would open a control socket in HOME; nothing here uses it.
 control_socket_disable = True
 # In the process list, instead of "gunicorn".

@@ -13,6 +13,7 @@ What differs from `gunicorn.workers.ggevent`:
 """
 
 import errno
+import re
 import time
 from typing import Any
 
@@ -21,8 +22,8 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
-from gunicorn import http, util
-from gunicorn.http import wsgi
+from gunicorn import util
+from gunicorn.http import errors, message, parser, wsgi
 from gunicorn.http.body import LengthReader
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -36,9 +37,27 @@ LINGER = 0.5
 #: How much of an unread body is read and dropped to keep a connection: bytes, seconds.
 DROP_BYTES, DROP_SECONDS = 64 * 1024, 1.0
 
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+
 
 class _Drained(Exception):
     """The worker stops while a connection waits for its next request."""
+
+
+class Request(message.Request):  # type: ignore[misc]
+    """A request whose target may hold raw UTF-8.
+
+    RFC 9112 wants it percent-encoded, and gunicorn answers 400; curl sends it raw.
+    """
+
+    def parse_request_line(self, line_bytes: bytes) -> None:
+        if not line_bytes.isascii():
+            line_bytes = _NOT_ASCII.sub(lambda match: b"%%%02X" % match[0][0], line_bytes)
+        super().parse_request_line(line_bytes)
+
+
+class RequestParser(parser.RequestParser):  # type: ignore[misc]
+    mesg_class = Request
 
 
 class Response(wsgi.Response):  # type: ignore[misc]
@@ -168,22 +187,22 @@ class Worker(GeventWorker):  # type: ignore[misc]
         request = None
         graceful = False
         try:
-            parser = http.get_parser(self.cfg, client, addr)
+            requests = RequestParser(self.cfg, client, addr)
             name = listener.getsockname()
-            while self._await_request(client, parser):
+            while self._await_request(client, requests.unreader):
                 request = None
                 with gevent.Timeout(self._head_timeout, False):
-                    request = next(parser)
+                    request = next(requests)
                 if request is None:
                     break
                 request.proxy_protocol_info = request.proxy_protocol_info or {}
                 self._time_body(request)
                 graceful = True
                 self.handle_request(name, request, client, addr)
-                if not parser.finish_body(time.monotonic() + DROP_SECONDS, DROP_BYTES):
+                if not requests.finish_body(time.monotonic() + DROP_SECONDS, DROP_BYTES):
                     break
                 graceful = False
-        except (StopIteration, http.errors.NoMoreData):
+        except (StopIteration, errors.NoMoreData):
             pass
         except OSError as ex:
             if ex.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
@@ -199,9 +218,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
             else:
                 util.close(client)
 
-    def _await_request(self, client: Any, parser: Any) -> bool:
+    def _await_request(self, client: Any, unreader: Any) -> bool:
         """Wait for the first bytes of a request; false if none will come."""
-        if parser.unreader.buf.tell():
+        if unreader.buf.tell():
             return True  # pipelined behind the last one
         greenlet = gevent.getcurrent()
         client.settimeout(self.cfg.keepalive)
@@ -220,7 +239,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         finally:
             self._idle.discard(greenlet)
         client.settimeout(None)
-        parser.unreader.unread(data)
+        unreader.unread(data)
         return bool(data)
 
     def _time_body(self, request: Any) -> None:

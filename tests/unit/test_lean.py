@@ -10,6 +10,7 @@ from gunicorn.http.errors import NoMoreData, ParseException
 
 from hello import lean, stock
 
+CFG = Config()
 PEER, SERVER = ("127.0.0.1", 50000), ("127.0.0.1", 8080)
 
 #: What the two ways need not share: objects of the server, and an extension of gunicorn's.
@@ -22,13 +23,12 @@ def gunicorn_sees(data: bytes) -> tuple[dict, bytes] | None:
     A request that gunicorn would answer and then close, or greet with 100 Continue, is
     refused too: the short way does neither.
     """
-    cfg = Config()
     try:
-        request = next(stock.RequestParser(cfg, iter([data]), PEER))
+        request = next(stock.RequestParser(CFG, iter([data]), PEER))
         if request.should_close() or request._expected_100_continue:
             return None
         request.proxy_protocol_info = {}
-        environ = wsgi.create(request, None, PEER, SERVER, cfg)[1]
+        environ = wsgi.create(request, None, PEER, SERVER, CFG)[1]
         body = request.body.read()
     except (ParseException, NoMoreData, StopIteration):
         return None
@@ -38,7 +38,7 @@ def gunicorn_sees(data: bytes) -> tuple[dict, bytes] | None:
 
 @pytest.fixture(scope="module")
 def template() -> lean.Template:
-    return lean.Template(Config(), None, PEER, SERVER, trusted=True)
+    return lean.Template(CFG, None, PEER, SERVER, trusted=True)
 
 
 def lean_sees(template: lean.Template, data: bytes) -> tuple[dict, bytes] | None:
@@ -158,7 +158,7 @@ def test_an_unusual_request_is_left_to_gunicorn(template, data) -> None:
 
 
 def test_a_peer_that_is_not_trusted_may_send_a_scheme_that_nobody_believes() -> None:
-    template = lean.Template(Config(), None, PEER, SERVER, trusted=False)
+    template = lean.Template(CFG, None, PEER, SERVER, trusted=False)
     environ = template.environ(request(HOST, b"X-Forwarded-Proto: https"))
     assert environ["HTTP_X_FORWARDED_PROTO"] == "https"
     assert environ["wsgi.url_scheme"] == "http"

@@ -8,11 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import gevent
-from gevent import get_hub
+from gevent import get_hub, socket
 from gunicorn import util
 from gunicorn.http import errors
 
 from hello import lean, stock
+
+#: Seconds for which a client may go on sending after an answer that ends its connection.
+LINGER = 5.0
+#: Seconds for which a draining worker waits for the first request of a new connection.
+DRAINING_PATIENCE = 0.5
 
 
 class Connection:
@@ -25,13 +30,13 @@ class Connection:
     when it stops. Both are called in the hub.
     """
 
-    def __init__(self, worker: Any, listener: Any, client: Any, peer: Any) -> None:
+    def __init__(self, worker: Any, client: Any, peer: Any, server: Any) -> None:
         self._worker = worker
         self._client = client
         self._peer = peer
-        self._server = listener.getsockname()
+        self._server = server
         #: None if every request takes gunicorn's path.
-        self._template = worker.template(client, peer, self._server)
+        self._template = worker.template(client, peer, server)
         #: gunicorn's parser, made for the first request that is not plain.
         self._requests: stock.RequestParser | None = None
         #: Whether to close with care for what the client may still be sending.
@@ -63,11 +68,8 @@ class Connection:
             self._watcher.stop()
             self._watcher.close()
             if self._linger:
-                # Closing with unread data would reset the connection, and the client
-                # might lose the answer that tells it to stop sending.
-                util.close_graceful(self._client)
-            else:
-                util.close(self._client)
+                self._drop_incoming()
+            util.close(self._client)
 
     def expire(self) -> None:
         """End a wait that takes too long."""
@@ -82,7 +84,9 @@ class Connection:
     def _serve(self) -> None:
         rest: bytes | None = b""
         while rest is not None:
-            buffer = rest or self._receive(self._worker.cfg.keepalive, idle=True)
+            alive = self._worker.alive
+            patience = self._worker.cfg.keepalive if alive else DRAINING_PATIENCE
+            buffer = rest or self._receive(patience, idle=True)
             if not buffer:
                 return
             if self._template is None:
@@ -118,10 +122,10 @@ class Connection:
                     return self._answer_unusual(buffer, deadline)
                 buffer += more
 
-        close = worker.count_request()
+        worker.count_request()
         start = time.monotonic() if worker.log.access_log_enabled else 0.0
         body = buffer[end : end + length]
-        data, answer = lean.run(worker.wsgi, environ, body, close=close)
+        data, answer = lean.run(worker.wsgi, environ, body, lambda: not worker.alive)
         sent = self._client.send(data)
         if sent < len(data):
             self._client.sendall(data[sent:])
@@ -153,12 +157,27 @@ class Connection:
             return None
         request.proxy_protocol_info = {}
         stock.time_body(request, body_deadline)
-        worker.handle_request(self._server, request, self._client, self._peer)
+        try:
+            worker.handle_request(self._server, request, self._client, self._peer)
+        finally:
+            self._linger = stock.unread(request.body) > 0
         if not requests.finish_body(time.monotonic() + stock.DROP_SECONDS, stock.DROP_BYTES):
             return None
         self._linger = False
         rest: bytes = requests.unreader.take_buffered()
         return rest
+
+    def _drop_incoming(self) -> None:
+        """Say that the answer is over, and read what the client goes on to send.
+
+        Closing with unread data would reset the connection, and the client might lose the
+        answer that tells it to stop (RFC 9112, section 9.6).
+        """
+        seconds = LINGER if self._worker.alive else DRAINING_PATIENCE
+        with suppress(OSError), gevent.Timeout(seconds, False):
+            self._client.shutdown(socket.SHUT_WR)
+            while self._client.recv(65536):
+                pass
 
     def _log(self, answer: lean.Answer, environ: dict[str, Any], seconds: float) -> None:
         """Write an access line, from what gunicorn's logger looks at."""

@@ -163,8 +163,8 @@ def body_length(environ: dict[str, Any]) -> int | None:
 class Answer:
     """The answer to one request: WSGI's start_response, and then the bytes to send."""
 
-    def __init__(self, method: str, *, close: bool) -> None:
-        self.close = close
+    def __init__(self, method: str) -> None:
+        self.close = False
         self.status = ""
         self.headers: list[tuple[str, str]] = []
         self.sent = 0
@@ -241,12 +241,18 @@ def http_date() -> str:
     return _date[1]
 
 
-def run(app: Any, environ: dict[str, Any], body: bytes, *, close: bool) -> tuple[bytes, Answer]:
-    """Let the application answer; return what to send."""
+def run(
+    app: Any, environ: dict[str, Any], body: bytes, closes: Callable[[], bool]
+) -> tuple[bytes, Answer]:
+    """Let the application answer; return what to send.
+
+    `closes` is asked when the application is done: meanwhile the worker may have to stop.
+    """
     environ["wsgi.input"] = io.BytesIO(body)
-    answer = Answer(environ["REQUEST_METHOD"], close=close)
+    answer = Answer(environ["REQUEST_METHOD"])
     parts = app(environ, answer.start)
     try:
+        answer.close = closes()
         return answer.encode(parts), answer
     finally:
         if hasattr(parts, "close"):

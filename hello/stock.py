@@ -6,6 +6,7 @@ What differs from `gunicorn.workers.base_async`:
   and head together, and none for the body.
 - Head and body of an answer leave in one send.
 - An application's `Connection: close` is obeyed. gunicorn ignores it.
+- An answer says that the connection ends if the body was not read and is long or broken.
 - The target of a request may hold raw UTF-8. gunicorn answers 400.
 """
 
@@ -18,8 +19,11 @@ from gunicorn import util
 from gunicorn.http import message, parser, wsgi
 from gunicorn.http.body import LengthReader
 
+from hello.lifecycle import process
+
 #: How much of an unread body is read and dropped to keep a connection: bytes, seconds.
-DROP_BYTES, DROP_SECONDS = 64 * 1024, 1.0
+#: A connection with a longer one, or one of unknown length, ends with the answer.
+DROP_BYTES, DROP_SECONDS = 64 * 1024, 5.0
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
@@ -50,6 +54,12 @@ class Response(wsgi.Response):  # type: ignore[misc]
         super().process_headers(headers)
         if any(name.lower() == "connection" and value == "close" for name, value in headers):
             self.force_close()
+        if unread(self.req.body) > DROP_BYTES:
+            self.force_close()
+
+    def should_close(self) -> bool:
+        # Asked when the head is made: the worker may have begun to drain since the request.
+        return process.draining or bool(super().should_close())
 
     def send_headers(self) -> None:
         if not self.headers_sent:
@@ -111,8 +121,22 @@ class TimedBody:
 
     @property
     def failed(self) -> bool:
-        """For gunicorn's parser: the end of the body was not found."""
+        """Whether the end of the body was not found."""
         return bool(self._body.failed)
+
+    @property
+    def reader(self) -> Any:
+        return self._body.reader
+
+
+def unread(body: Any) -> float:
+    """How many bytes of a gunicorn body are still to come; infinity if nobody knows."""
+    if body.failed:
+        return float("inf")
+    reader = body.reader
+    if isinstance(reader, LengthReader):
+        return int(reader.length)
+    return 0 if reader.parser is None else float("inf")
 
 
 def time_body(request: Any, deadline: float) -> None:

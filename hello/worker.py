@@ -8,13 +8,16 @@ closed; the worker ends with the last answer. gunicorn waits for idle connection
 
 import os
 import time
+from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from gevent import get_hub, monkey, sleep
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
-from gunicorn.http import message, wsgi
+from gunicorn import util
+from gunicorn.http import errors, message, wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
 from hello import lean, stock
@@ -25,6 +28,13 @@ from hello.settings import Settings
 #: Seconds for which a draining worker still accepts, and answers on connections that
 #: are idle: requests that were on their way when SIGTERM came.
 LINGER = 0.5
+
+#: What is not answered by 400.
+_REFUSALS = {
+    errors.LimitRequestLine: 414,
+    errors.LimitRequestHeaders: 431,
+    errors.ExpectationFailed: 417,
+}
 
 #: Seconds between two looks at the deadlines of connections.
 TICK = 0.5
@@ -40,13 +50,22 @@ class Worker(GeventWorker):  # type: ignore[misc]
         settings = Settings.load()
         self.head_timeout = settings.head_timeout
         self.body_timeout = settings.body_timeout
+        self._graceful_timeout = settings.graceful_timeout
         self._stopping = Event()
+        self._quitting = False
         self._connections: set[Connection] = set()
         super().init_process()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
+        process.draining = True
         self._stopping.set()
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        # A terminal sends Ctrl-C to everybody, and then the master asks once more.
+        if not self._quitting:
+            self._quitting = True
+            super().handle_quit(sig, frame)
 
     @property
     def _foreign(self) -> bool:
@@ -69,13 +88,16 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self._stopping.wait(TICK)
             self._expire()
 
-        process.draining = True
+        process.draining = True  # also if not by a signal
+        end = time.monotonic() + self._graceful_timeout
         sleep(LINGER)
         for server in servers:
+            # What the kernel has accepted would be reset.
+            while accepted := server.do_read():
+                server.do_handle(*accepted)
             server.close()
         for connection in self._connections:
             get_hub().loop.run_callback(connection.drain)
-        end = time.monotonic() + self.cfg.graceful_timeout
         while len(pool) and time.monotonic() < end:
             self.notify()
             pool.join(timeout=TICK)
@@ -84,17 +106,18 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.log.warning("%d requests were not answered in time", len(pool))
             pool.kill(timeout=1.0)
 
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve one connection."""
-        if self._foreign:
-            super().handle(listener, client, addr)
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Refuse what is no HTTP with a plain page.
+
+        gunicorn's own page and log line quote the request, and with it personal data.
+        """
+        if not isinstance(exc, errors.ParseException):
+            super().handle_error(req, client, addr, exc)
             return
-        connection = Connection(self, listener, client, addr)
-        self._connections.add(connection)
-        try:
-            connection.serve()
-        finally:
-            self._connections.discard(connection)
+        status = HTTPStatus(_REFUSALS.get(type(exc), 400))
+        self.log.warning("refused what %s sent: %s", addr[0], type(exc).__name__)
+        with suppress(OSError):
+            util.write_error(client, status.value, status.phrase, "")
 
     def template(self, client: Any, peer: Any, server: Any) -> lean.Template | None:
         """What the short way needs for a connection; None if it cannot be taken."""
@@ -106,23 +129,32 @@ class Worker(GeventWorker):  # type: ignore[misc]
         )
         return lean.Template(self.cfg, client, peer, server, trusted=trusted)
 
-    def count_request(self) -> bool:
-        """Count a request; whether its connection is to be closed after it."""
+    def count_request(self) -> None:
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
-        return not self.alive
 
     def _listen(self, sock: Any, pool: Pool) -> StreamServer:
         sock.setblocking(1)
+        # Asked once: the socket may be closed before its last connection is served.
+        name = sock.getsockname()
         server = StreamServer(
-            sock, handle=lambda client, addr: self.handle(sock, client, addr), spawn=pool
+            sock, handle=lambda client, peer: self._serve(client, peer, name), spawn=pool
         )
         if self.cfg.workers > 1:
             server.max_accept = 1  # leave the others some
         server.start()
         return server
+
+    def _serve(self, client: Any, peer: Any, server: Any) -> None:
+        """Serve one connection."""
+        connection = Connection(self, client, peer, server)
+        self._connections.add(connection)
+        try:
+            connection.serve()
+        finally:
+            self._connections.discard(connection)
 
     def _expire(self) -> None:
         now = time.monotonic()

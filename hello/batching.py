@@ -73,7 +73,7 @@ class Batcher(Generic[Value, Result]):
         """The result of the statement that `key` rode in.
 
         If several requests submit the same key for the same statement, the last
-        value is used and all get its result.
+        value that is not None is used and all get its result.
 
         Raises Overloaded at once if too many wait, DeadlineExceeded when the time is
         up, and whatever the lane raises. A caller that leaves early, killed or timed
@@ -88,7 +88,7 @@ class Batcher(Generic[Value, Result]):
         entry = self._waiting.get(key)
         if entry is None:
             entry = self._waiting[key] = _Entry(value)
-        else:
+        elif value is not None:
             entry.value = value
         hub = gevent.get_hub()
         waiter = Waiter(hub)

@@ -1,4 +1,4 @@
-"""One route to a database, and the session in which a lane uses it."""
+"""A route to a database, and the session in which a lane uses it."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -33,63 +33,51 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-class Route(Protocol):
+AnyConnection = TypeVar("AnyConnection", bound=Connection)
+OpenedConnection = TypeVar("OpenedConnection", bound=Connection, covariant=True)
+
+
+class Route(Protocol[OpenedConnection]):
     """Opens connections to one database."""
 
-    def connect(self, deadline: float) -> Connection:
+    def connect(self, deadline: float) -> OpenedConnection:
         """Raises DatabaseUnavailable."""
 
 
-def find(connection: Connection, names: dict[str, None], deadline: float) -> dict[str, Birthday]:
+def find(
+    connection: Connection, names: Mapping[str, object], deadline: float
+) -> dict[str, Birthday]:
     """The statement of a read lane."""
     return connection.find(names, deadline)
 
 
-def save(connection: Connection, dates: dict[str, date], deadline: float) -> dict[str, int]:
+def save(connection: Connection, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
     """The statement of a write lane."""
     return connection.save(dates, deadline)
 
 
-class Session(Generic[Value, Result]):
-    """A lane: one connection, opened when first needed and replaced when it fails.
+class Session(Generic[AnyConnection]):
+    """One connection, opened when first needed and replaced when it fails.
 
     A connection under which anything went wrong but the data is never used again.
+    `name` tells the databases of a service apart in the log.
     """
 
-    def __init__(
-        self,
-        route: Route,
-        statement: Callable[[Connection, dict[str, Value], float], Mapping[str, Result]],
-    ) -> None:
+    def __init__(self, route: Route[AnyConnection], name: str = "database") -> None:
         self._route = route
-        self._statement = statement
-        self._connection: Connection | None = None
+        self._name = name
+        self._connection: AnyConnection | None = None
         self._failing = False
 
-    def __call__(
-        self, batch: dict[str, Value], deadline: float
+    def run(
+        self,
+        statement: Callable[[AnyConnection, dict[str, Value], float], Mapping[str, Result]],
+        batch: dict[str, Value],
+        deadline: float,
     ) -> Mapping[str, Result | Exception]:
+        """Run a statement for a batch; a refused value fails its own key alone."""
         try:
-            try:
-                results = self._run(batch, deadline)
-            except ConnectionBroken:
-                # The database may have restarted while the lane was idle, or failed over.
-                # Both statements can be repeated: an upsert that was committed after all
-                # finds the date stored.
-                results = self._run(batch, deadline)
-        except DatabaseUnavailable as ex:
-            if not self._failing:
-                log.warning("the database does not answer: %s", ex)
-            self._failing = True
-            raise
-        if self._failing:
-            log.warning("the database answers again")
-        self._failing = False
-        return results
-
-    def _run(self, batch: dict[str, Value], deadline: float) -> Mapping[str, Result | Exception]:
-        try:
-            return self._run_once(batch, deadline)
+            return self.call(lambda connection: statement(connection, batch, deadline), deadline)
         except Rejected:
             if len(batch) == 1:
                 raise
@@ -97,16 +85,41 @@ class Session(Generic[Value, Result]):
         results: dict[str, Result | Exception] = {}
         for key, value in batch.items():
             try:
-                results.update(self._run_once({key: value}, deadline))
+                results.update(self.run(statement, {key: value}, deadline))
             except Rejected as ex:
                 results[key] = ex
         return results
 
-    def _run_once(self, batch: dict[str, Value], deadline: float) -> Mapping[str, Result]:
+    def call(self, operation: Callable[[AnyConnection], Result], deadline: float) -> Result:
+        """Do something that can be repeated with the connection, twice if it breaks."""
+        try:
+            try:
+                result = self._call_once(operation, deadline)
+            except ConnectionBroken:
+                # The database may have restarted while nothing was asked, or failed over.
+                # Both statements can be repeated: an upsert that was committed after all
+                # finds its date stored.
+                result = self._call_once(operation, deadline)
+        except DatabaseUnavailable as ex:
+            if not self._failing:
+                log.warning("the %s does not answer: %s", self._name, ex)
+            self._failing = True
+            raise
+        if self._failing:
+            log.warning("the %s answers again", self._name)
+        self._failing = False
+        return result
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _call_once(self, operation: Callable[[AnyConnection], Result], deadline: float) -> Result:
         connection = self._connection or self._open(deadline)
         self._connection = None
         try:
-            results = self._statement(connection, batch, deadline)
+            result = operation(connection)
         except Rejected:
             self._connection = connection
             raise
@@ -114,9 +127,9 @@ class Session(Generic[Value, Result]):
             connection.close()
             raise
         self._connection = connection
-        return results
+        return result
 
-    def _open(self, deadline: float) -> Connection:
+    def _open(self, deadline: float) -> AnyConnection:
         connection = self._route.connect(deadline)
         try:
             missing = schema.pending(connection.applied(deadline))

@@ -30,7 +30,10 @@ class User(Model):
 
 
 class Birthday(NamedTuple):
-    """What is stored of one user."""
+    """What is known of one user."""
 
-    date_of_birth: date
+    #: None if there is no such user.
+    date_of_birth: date | None
     version: int
+    #: A replica said so while the primary was away: newer writes may be missing.
+    stale: bool = False

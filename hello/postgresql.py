@@ -9,7 +9,7 @@ hosts are resolved and tried here, one address at a time.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 import psycopg2
@@ -33,6 +33,13 @@ DEFAULTS = {
 }
 
 
+_FIND_REPLAYED = f"""
+    SELECT set_config('{statements.REPLAYED}',
+        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text END, false);
+    EXECUTE find_replayed(%s)
+"""
+
+
 def _prepare(statement_timeout: float) -> str:
     """What every new connection runs, in one message."""
     return f"""
@@ -45,7 +52,11 @@ def _prepare(statement_timeout: float) -> str:
         SET plan_cache_mode = force_generic_plan;
         SET enable_seqscan = off;
         PREPARE find AS {statements.POSTGRESQL.find};
+        PREPARE find_replayed AS {statements.POSTGRESQL.find_replayed};
         PREPARE save AS {statements.POSTGRESQL.save};
+        -- Each statement has its own snapshot: see find_replayed.
+        SET default_transaction_isolation = 'read committed';
+        SELECT has_function_privilege('pg_control_system()', 'execute');
     """
 
 
@@ -72,13 +83,28 @@ def _wait(connection: Any) -> None:
         wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
 
 
+class Position(NamedTuple):
+    """A place in the write-ahead log of one primary and its replicas."""
+
+    #: What they have in common: initdb's system identifier. None if it may not be read.
+    system: int | None
+    lsn: int
+
+
 class PostgreSQLConnection:
-    """See `hello.database.Connection`."""
+    """See `hello.database.Connection`. `prepare` must be called first."""
 
     def __init__(self, connection: _GreenConnection, statement_timeout: float) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
         self._statement_timeout = statement_timeout
+        self.system: int | None = None
+
+    def prepare(self, deadline: float) -> None:
+        rows = self.execute(_prepare(self._statement_timeout), None, deadline)
+        if rows[0][0]:
+            rows = self.execute("SELECT system_identifier FROM pg_control_system()", None, deadline)
+            self.system = rows[0][0]
 
     def find(self, usernames: Iterable[str], deadline: float) -> dict[str, Birthday]:
         rows = self.execute("EXECUTE find(%s)", (list(usernames),), deadline)
@@ -89,6 +115,27 @@ class PostgreSQLConnection:
         born = [dates[name].isoformat() for name in names]
         rows = self.execute("EXECUTE save(%s, %s::date[])", (names, born), deadline)
         return dict(rows)
+
+    def flushed(self, deadline: float) -> Position:
+        """How far the log of this primary is on disk: past every acknowledged write."""
+        rows = self.execute("SELECT pg_current_wal_flush_lsn()", None, deadline)
+        return Position(self.system, _lsn(rows[0][0]))
+
+    def find_replayed(
+        self, usernames: Iterable[str], deadline: float
+    ) -> tuple[Position, dict[str, Birthday]]:
+        """How far this replica had replayed before it looked, and what it found.
+
+        One message with two statements. The position is read in the first: in the second
+        it would be read after the snapshot of the rows was taken, and might include a
+        commit that the rows do not show.
+        """
+        rows = self.execute(_FIND_REPLAYED, (list(usernames),), deadline)
+        position = rows[0][0]
+        if not position:
+            raise ConnectionBroken("it is no replica, or not any more")
+        found = {name: Birthday(born, version) for _, name, born, version in rows if name}
+        return Position(self.system, _lsn(position)), found
 
     def applied(self, deadline: float) -> list[str]:
         if not self.execute(f"SELECT to_regclass('{schema.HISTORY}')", None, deadline)[0][0]:
@@ -150,7 +197,7 @@ class PostgreSQL:
         raw.autocommit = True
         connection = PostgreSQLConnection(raw, self._statement_timeout)
         try:
-            connection.execute(_prepare(self._statement_timeout), None, deadline)
+            connection.prepare(deadline)
         except BaseException:
             connection.close()
             raise
@@ -183,6 +230,12 @@ class PostgreSQL:
         except (gaierror, UnicodeError, _TimedOut):
             return []
         return list(dict.fromkeys(str(address[4][0]) for address in found))
+
+
+def _lsn(text: str) -> int:
+    """A position in the write-ahead log, in bytes, from PostgreSQL's notation `16/B374D848`."""
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)
 
 
 def _reason(ex: psycopg2.Error) -> str:

@@ -44,9 +44,7 @@ def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
     """
     database: peewee.Database
     if uri.is_sqlite:
-        database = peewee.SqliteDatabase(
-            uri.sqlite_path, timeout=timeout, pragmas={"journal_mode": "wal"}
-        )
+        database = peewee.SqliteDatabase(uri.sqlite_path, timeout=timeout)
     else:
         parameters = parse_dsn(uri.text)
         if "," in parameters.get("host", ""):

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import psycopg2
 import regex
 from psycopg2.extensions import parse_dsn
+from redis.connection import parse_url
 
 from hello.usernames import DEFAULT_PATTERN
 
@@ -78,6 +79,32 @@ class DatabaseURI:
         return "DatabaseURI(…)"
 
 
+def parse_replica_uris(text: str) -> list[str]:
+    """One libpq URI for each replica: several URIs, or several hosts in one, by commas.
+
+    Raises ValueError, with a message that does not hold the text.
+    """
+    uris: list[str] = []
+    for part in regex.split(r"[,\s]+(?=postgres(?:ql)?://)", text.strip()):
+        if DatabaseURI.parse(part).is_sqlite:
+            raise ValueError("must begin with postgresql://")
+        scheme, rest = part.split("://", 1)
+        authority, slash, path = rest.partition("/")
+        user, at, hosts = authority.rpartition("@")
+        uris += [f"{scheme}://{user}{at}{host}{slash}{path}" for host in hosts.split(",")]
+    return uris
+
+
+def parse_cache_uri(text: str) -> str:
+    """A URI for redis-py; raises ValueError, with a message that does not hold the text."""
+    text = regex.sub("^valkey(?=s?://)", "redis", text.strip())
+    try:
+        parse_url(text)
+    except (ValueError, TypeError):
+        raise ValueError("must be a URI like redis://:password@host:6379/0") from None
+    return text
+
+
 class Source:
     """Where settings are looked up: variables first, then files in a directory."""
 
@@ -109,6 +136,12 @@ class Source:
     def database_uri(self) -> DatabaseURI:
         """DB_URI as it is now: a mounted Secret changes while the service runs."""
         return self.parse("DB_URI", DatabaseURI.parse, "sqlite://")
+
+    def replica_uris(self) -> list[str]:
+        return self.parse("DB_READ_URI", parse_replica_uris, "") if self.get("DB_READ_URI") else []
+
+    def cache_uri(self) -> str | None:
+        return self.parse("CACHE_URI", parse_cache_uri, "") if self.get("CACHE_URI") else None
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -165,6 +198,11 @@ class Settings:
 
     source: Source
     db_uri: DatabaseURI
+    replicas: int
+    cache: bool
+    cache_ttl: float
+    cache_timeout: float
+    cache_prefix: str
     host: str
     port: int
     web_concurrency: int
@@ -188,6 +226,11 @@ class Settings:
         settings = cls(
             source=source,
             db_uri=source.database_uri(),
+            replicas=len(source.replica_uris()),
+            cache=source.cache_uri() is not None,
+            cache_ttl=source.parse("CACHE_TTL", _seconds, "60"),
+            cache_timeout=source.parse("CACHE_TIMEOUT", _seconds, "0.25"),
+            cache_prefix=source.parse("CACHE_PREFIX", str, "hello"),
             host=source.parse("HOST", str, "127.0.0.1"),
             port=source.parse("PORT", _integer(0, 65535), "8080"),
             web_concurrency=source.parse("WEB_CONCURRENCY", _integer(1, 256), "1"),
@@ -208,4 +251,7 @@ class Settings:
             raise SettingsError(
                 "WEB_CONCURRENCY: must be 1 with a database in memory: no two workers share one"
             )
+        for name, given in (("DB_READ_URI", settings.replicas), ("CACHE_URI", settings.cache)):
+            if given and settings.db_uri.is_sqlite:
+                raise SettingsError(f"{name}: goes with a DB_URI that begins with postgresql://")
         return settings

@@ -26,12 +26,18 @@ class Statements(NamedTuple):
 
     `find` takes usernames; it returns (username, date_of_birth, version) of those
     that exist. `save` takes usernames and dates; it returns (username, version) of
-    the rows that it created or changed.
+    the rows that it created or changed. `find_replayed`, for a replica, is `find` with
+    the setting `hello.replayed` before each row, and one row of it and nulls if no user
+    exists.
     """
 
     find: str
     save: str
+    find_replayed: str = ""
 
+
+#: Where a replica's session keeps how far it had replayed before the rows were read.
+REPLAYED = "hello.replayed"
 
 _NOW = SQL("CURRENT_TIMESTAMP")
 _NEW_NAME, _NEW_DATE = SQL("new.username"), SQL("new.date_of_birth")
@@ -82,9 +88,12 @@ def _postgresql() -> Statements:
     database = PostgresqlDatabase(None)
     names, dates = SQL("$1::text[]"), SQL("$2::date[]")
     new = NodeList((fn.unnest(names, dates), SQL("AS new (username, date_of_birth)")))
+    find = _compile(database, _find(User.username == fn.ANY(names)))
     return Statements(
-        find=_compile(database, _find(User.username == fn.ANY(names))),
+        find=find,
         save=_compile(database, _save(new, "IS DISTINCT FROM")),
+        find_replayed=f"SELECT current_setting('{REPLAYED}'), found.*"
+        f" FROM (SELECT) AS always LEFT JOIN ({find}) AS found ON true",
     )
 
 

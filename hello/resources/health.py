@@ -16,8 +16,9 @@ from hello.lifecycle import Process
 #: Seconds. Shorter than the timeout of any sensible probe.
 TIMEOUT = 1.0
 
-#: Returns if a dependency works within the given seconds; raises Unavailable if not.
-Check = Callable[[float], None]
+#: Asks a dependency, within the given seconds, and returns what else there is to say of
+#: it. Raises Unavailable.
+Check = Callable[[float], Mapping[str, Any]]
 
 
 def _answer(resp: falcon.Response, healthy: bool, document: Mapping[str, Any]) -> None:
@@ -50,7 +51,7 @@ class Startup:
 class Ready:
     """`/health/ready`: requests can be answered: not draining, data can be read, schema current."""
 
-    def __init__(self, read: Check, process: Process) -> None:
+    def __init__(self, read: Callable[[float], None], process: Process) -> None:
         self._read = read
         self._process = process
 
@@ -69,28 +70,42 @@ class Ready:
 
 
 class Summary:
-    """`/health`: each dependency by name, with its state and latency."""
+    """`/health`: each dependency by name, with its state and latency.
 
-    def __init__(self, checks: Mapping[str, Check], process: Process) -> None:
+    "degraded" says that a dependency is down and requests can be answered all the same.
+    """
+
+    def __init__(
+        self, checks: Mapping[str, Check], read: Callable[[float], None], process: Process
+    ) -> None:
         self._checks = checks
+        self._read = read
         self._process = process
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         dependencies = {name: self._measure(check) for name, check in self._checks.items()}
-        healthy = all(state["state"] == "up" for state in dependencies.values())
-        if self._process.draining:
-            status = "draining"
-        else:
-            status = "ok" if healthy else "unavailable"
-        _answer(resp, status == "ok", {"status": status, "dependencies": dependencies})
+        status = self._status(dependencies)
+        healthy = status in ("ok", "degraded")
+        _answer(resp, healthy, {"status": status, "dependencies": dependencies})
 
     on_head = on_get
+
+    def _status(self, dependencies: Mapping[str, Mapping[str, Any]]) -> str:
+        if self._process.draining:
+            return "draining"
+        try:
+            self._read(TIMEOUT)
+        except Unavailable:
+            return "unavailable"
+        healthy = all(dependency["state"] == "up" for dependency in dependencies.values())
+        return "ok" if healthy else "degraded"
 
     @staticmethod
     def _measure(check: Check) -> dict[str, Any]:
         start = time.monotonic()
         try:
-            check(TIMEOUT)
+            details = check(TIMEOUT)
         except Unavailable as ex:
             return {"state": "down", "reason": ex.detail}
-        return {"state": "up", "latency_ms": round((time.monotonic() - start) * 1000, 2)}
+        latency = round((time.monotonic() - start) * 1000, 2)
+        return {"state": "up", "latency_ms": latency, **details}

@@ -1,4 +1,3 @@
-import json
 import re
 from collections.abc import Callable
 from datetime import date, tzinfo
@@ -45,14 +44,15 @@ class Hello:
     def on_get(self, req: falcon.Request, resp: falcon.Response, username: str) -> None:
         name = self._parse_username(username)
         today = self._today(req)
-        born = self._users.find(name)
-        if born is None:
+        user = self._users.find(name)
+        if user and user.stale:
+            # RFC 7234, section 5.5; obsolete for caches, and understood by people.
+            resp.set_header("Warning", '110 - "Response is Stale"')
+        if user is None or user.date_of_birth is None:
             raise problems.UserNotFound("There is no entry for this username.")
-        days = days_until_birthday(born, today)
+        days = days_until_birthday(user.date_of_birth, today)
         message = f"Your birthday is in {days} day(s)" if days else "Happy birthday!"
-        resp.data = json.dumps(
-            {"message": f"Hello, {name}! {message}"}, ensure_ascii=False
-        ).encode()
+        resp.data = b'{"message": %s}' % msgspec.json.encode(f"Hello, {name}! {message}")
 
     on_head = on_get
 

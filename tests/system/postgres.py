@@ -66,6 +66,10 @@ class Cluster:
         access.write_text(rule + access.read_text())
         return self
 
+    def replica(self) -> "Cluster":
+        """A hot standby that follows this server, which must be running; not started yet."""
+        return Cluster().create_standby(self)
+
     def create_standby(self, primary: "Cluster") -> "Cluster":
         """Create a hot standby that follows `primary`."""
         self._run(

@@ -1,0 +1,161 @@
+"""The databases and the cache that the settings name, as lanes and as health checks."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from hello.breaker import Breaker
+from hello.cache import (
+    Cache,
+    CacheConnection,
+    CacheReads,
+    CacheUnavailable,
+    FillingReads,
+    UpdatingWrites,
+)
+from hello.database import Route, Session, find, save
+from hello.errors import DatabaseUnavailable
+from hello.postgresql import PostgreSQL
+from hello.replica import FencedReads, Replica
+from hello.resources.health import Check
+from hello.settings import Settings, SettingsError
+from hello.sqlite import SQLiteFile, SQLiteMemory
+from hello.users import Users
+
+T = TypeVar("T")
+
+
+class Backends:
+    """Everything that a worker talks to. URIs are read again at every connect."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._primary: Route[Any]
+        if settings.db_uri.is_memory:
+            self._primary = SQLiteMemory()
+        elif settings.db_uri.is_sqlite:
+            self._primary = SQLiteFile(settings.db_uri.sqlite_path)
+        else:
+            self._primary = self._postgresql(self._primary_uri)
+        self._primary_breaker = Breaker()
+        self._replicas = [
+            (f"replica {n + 1}", self._postgresql(partial(self._replica_uri, n)), Breaker())
+            for n in range(settings.replicas)
+        ]
+        self._cache = Cache(self._connect_cache, settings.cache_ttl) if settings.cache else None
+
+    def users(self) -> Users:
+        """The users, with the lanes that the settings ask for."""
+        settings = self._settings
+        # SQLite answers within the call: a second lane would never run.
+        read_lanes = 1 if settings.db_uri.is_sqlite else settings.read_lanes
+        readers: list[Any] = [self._reader(n) for n in range(read_lanes)]
+        writer: Any = partial(Session(self._primary, "primary").run, save)
+        cached: list[CacheReads] = []
+        if self._cache is not None:
+            readers = [FillingReads(reader, self._cache) for reader in readers]
+            writer = UpdatingWrites(writer, self._cache)
+            cached = [CacheReads(self._cache)]
+        return Users(
+            readers,
+            [writer],
+            cached,
+            max_waiting=settings.max_waiting,
+            timeout=settings.request_timeout,
+        )
+
+    def _reader(self, lane: int) -> Any:
+        primary = Session(self._primary, "primary")
+        if not self._replicas:
+            return partial(primary.run, find)
+        # Each lane prefers another replica.
+        turned = self._replicas[lane % len(self._replicas) :] + self._replicas
+        replicas = [
+            Replica(name, Session(route, name), breaker)
+            for name, route, breaker in turned[: len(self._replicas)]
+        ]
+        return FencedReads(primary, self._primary_breaker, replicas)
+
+    def checks(self) -> dict[str, Check]:
+        """A check for each, on a connection of its own that is closed again."""
+        checks: dict[str, Check] = {"primary": self._check_primary}
+        for name, route, breaker in self._replicas:
+            checks[name] = partial(self._check_replica, route, breaker)
+        if self._cache is not None:
+            checks["cache"] = self._check_cache
+        return checks
+
+    def _check_primary(self, timeout: float) -> dict[str, Any]:
+        session = Session(self._primary, "primary")
+        try:
+            deadline = time.monotonic() + timeout
+            session.call(lambda connection: connection.find([""], deadline), deadline)
+        finally:
+            session.close()
+        return {}
+
+    def _check_replica(self, route: PostgreSQL, breaker: Breaker, timeout: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout
+        primary, replica = Session(self._primary, "primary"), Session(route, "replica")
+        try:
+            replayed, _ = replica.call(lambda c: c.find_replayed([""], deadline), deadline)
+            details = {"breaker": "open" if breaker.is_open else "closed"}
+            try:
+                flushed = primary.call(lambda c: c.flushed(deadline), deadline)
+            except DatabaseUnavailable:
+                return details
+            return details | {"lag_bytes": max(0, flushed.lsn - replayed.lsn)}
+        finally:
+            primary.close()
+            replica.close()
+
+    def _check_cache(self, timeout: float) -> dict[str, Any]:
+        assert self._cache is not None
+        connection = self._cache.connect()
+        try:
+            connection.ping()
+        except CacheUnavailable as ex:
+            raise DatabaseUnavailable(f"the cache does not answer: {ex}") from ex
+        finally:
+            connection.close()
+        return {"breaker": "open" if self._cache.breaker.is_open else "closed"}
+
+    def _postgresql(self, uri: Callable[[], str]) -> PostgreSQL:
+        return PostgreSQL(
+            uri,
+            connect_timeout=self._settings.connect_timeout,
+            statement_timeout=self._settings.statement_timeout,
+        )
+
+    def _connect_cache(self) -> CacheConnection:
+        return CacheConnection(
+            self._cache_uri,
+            timeout=self._settings.cache_timeout,
+            lease=self._settings.request_timeout,
+            ttl=self._settings.cache_ttl,
+            prefix=self._settings.cache_prefix,
+        )
+
+    def _primary_uri(self) -> str:
+        uri = _current(self._settings.source.database_uri)
+        if uri.is_sqlite:
+            raise DatabaseUnavailable("DB_URI: changed to SQLite, which needs a restart")
+        return uri.text
+
+    def _replica_uri(self, number: int) -> str:
+        uris = _current(self._settings.source.replica_uris)
+        if not uris:
+            raise DatabaseUnavailable("DB_READ_URI: was removed, which needs a restart")
+        return uris[number % len(uris)]
+
+    def _cache_uri(self) -> str:
+        return _current(self._settings.source.cache_uri) or ""
+
+
+def _current(read: Callable[[], T]) -> T:
+    """A setting as it is now: a mounted Secret changes while the service runs."""
+    try:
+        return read()
+    except SettingsError as ex:
+        raise DatabaseUnavailable(str(ex)) from None

@@ -1,0 +1,128 @@
+"""Reading from a replica without ever reading the past.
+
+A replica is behind the primary. A read that begins after a write was acknowledged must
+see that write, so each batch is *fenced*: the primary is asked how far its write-ahead
+log is flushed (a write is acknowledged only after that), and rows of the replica count
+only if it had replayed that far before it took the snapshot of the rows. See
+docs/decisions/fence.md.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import gevent
+
+from hello.breaker import Breaker
+from hello.database import Session, find
+from hello.errors import DatabaseUnavailable, Rejected
+from hello.models import Birthday
+from hello.postgresql import Position, PostgreSQLConnection
+from hello.telemetry import count
+
+#: Seconds for which a replica may catch up with the fence before the primary is read.
+PATIENCE = 0.005
+#: Seconds between two questions whether it has.
+POLL_INTERVAL = 0.0005
+#: Seconds for which a replica that did not is left alone.
+LAG_COOLDOWN = 0.25
+
+
+#: Seconds until a replica of a wrong primary is looked at again.
+MISCONFIGURED_COOLDOWN = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Replica(NamedTuple):
+    name: str
+    session: Session[PostgreSQLConnection]
+    #: Shared by the lanes of a worker.
+    breaker: Breaker
+
+
+class FencedReads:
+    """A read lane: a replica's rows where they are fresh, the primary's where not.
+
+    If the primary cannot be asked, a replica answers unfenced, and the birthdays are
+    marked stale. `replicas` are tried in order; the first that is healthy is used.
+    """
+
+    def __init__(
+        self,
+        primary: Session[PostgreSQLConnection],
+        primary_breaker: Breaker,
+        replicas: Sequence[Replica],
+    ) -> None:
+        self._primary = primary
+        self._primary_breaker = primary_breaker
+        self._replicas = replicas
+
+    def __call__(
+        self, names: dict[str, object], deadline: float, /
+    ) -> Mapping[str, Birthday | Exception]:
+        fence = self._fence(deadline)
+        for replica in self._replicas:
+            if replica.breaker.allows():
+                rows = self._read(replica, names, fence, deadline)
+                if rows is not None:
+                    return rows
+                if fence is not None:
+                    break  # the primary is there, and nearer than the next replica
+        count("primary_reads")
+        found = self._primary.run(find, names, deadline)
+        self._primary_breaker.succeeded()
+        return found
+
+    def _fence(self, deadline: float) -> Position | None:
+        """How far the primary's log is flushed now; None if the primary is away."""
+        if not self._primary_breaker.allows():
+            return None
+        try:
+            fence = self._primary.call(lambda connection: connection.flushed(deadline), deadline)
+        except DatabaseUnavailable:
+            self._primary_breaker.failed()
+            return None
+        self._primary_breaker.succeeded()
+        return fence
+
+    def _read(
+        self, replica: Replica, names: Mapping[str, object], fence: Position | None, deadline: float
+    ) -> dict[str, Birthday] | None:
+        """The replica's rows; None if they are too old or do not come."""
+        patience = time.monotonic() + PATIENCE
+        while True:
+            try:
+                replayed, rows = replica.session.call(
+                    lambda connection: connection.find_replayed(names, deadline), deadline
+                )
+            except DatabaseUnavailable:
+                replica.breaker.failed()
+                count("replica_failures")
+                return None
+            except Rejected:
+                return None  # the primary's session finds out which name is at fault
+            if fence is None:
+                replica.breaker.succeeded()
+                count("stale_reads")
+                missing = Birthday(None, 0, stale=True)
+                return {
+                    name: rows[name]._replace(stale=True) if name in rows else missing
+                    for name in names
+                }
+            if replayed.system != fence.system:
+                # A position in another primary's log says nothing about this one's.
+                log.error("%s is a replica of another primary; it is not used", replica.name)
+                replica.breaker.failed(MISCONFIGURED_COOLDOWN)
+                return None
+            if replayed.lsn >= fence.lsn:
+                replica.breaker.succeeded()
+                count("replica_reads")
+                return rows
+            if time.monotonic() > patience:
+                replica.breaker.failed(LAG_COOLDOWN)
+                count("replica_lagging")
+                return None
+            count("replica_polls")
+            gevent.sleep(POLL_INTERVAL)

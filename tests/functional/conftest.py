@@ -36,17 +36,34 @@ def clock() -> Clock:
     return Clock()
 
 
+class StoredUsers(Users):
+    def date_of(self, username: str) -> date | None:
+        """The date that is stored for a user, if there is one."""
+        user = self.find(username)
+        return user and user.date_of_birth
+
+
+def check(users: Users) -> dict[str, Callable]:
+    """What `/health` asks."""
+
+    def ping(timeout: float) -> dict:
+        users.ping(timeout)
+        return {}
+
+    return {"database": ping}
+
+
 @pytest.fixture
-def users() -> Iterator[Users]:
+def users() -> Iterator[StoredUsers]:
     route = SQLiteMemory()
-    yield Users([Session(route, find)], [Session(route, save)])
+    yield StoredUsers([Session(route).lane(find)], [Session(route).lane(save)])
     # The kept connection ignores its own `close`.
     SQLiteConnection.close(route.connect(0))
 
 
 @pytest.fixture
 def client(users: Users, clock: Clock) -> Client:
-    return Client(create_app(users, clock=clock))
+    return Client(create_app(users, clock=clock, checks=check(users)))
 
 
 @pytest.fixture
@@ -57,6 +74,7 @@ def failing_client(clock: Clock) -> Callable[[Exception], Client]:
         def lane(batch: object, deadline: float) -> dict:
             raise ex
 
-        return Client(create_app(Users([lane], [lane]), clock=clock))
+        users = Users([lane], [lane])
+        return Client(create_app(users, clock=clock, checks=check(users)))
 
     return make

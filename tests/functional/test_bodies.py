@@ -39,14 +39,14 @@ def put_stream(client: Client, stream: Any, **environ: Any) -> Any:
 )
 def test_the_content_type_does_not_matter(client: Client, users: Users, content_type: str) -> None:
     assert put(client, BODY, content_type=content_type).status_int == 204
-    assert users.find("alice") == BORN
+    assert users.date_of("alice") == BORN
 
 
 def test_no_content_type_is_needed(client: Client, users: Users) -> None:
     response = put(client, BODY)
     assert "CONTENT_TYPE" not in response.request.environ
     assert response.status_int == 204
-    assert users.find("alice") == BORN
+    assert users.date_of("alice") == BORN
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_no_content_type_is_needed(client: Client, users: Users) -> None:
 )
 def test_any_json_object_with_the_date_will_do(client: Client, users: Users, body: bytes) -> None:
     assert put(client, body).status_int == 204
-    assert users.find("alice") == BORN
+    assert users.date_of("alice") == BORN
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_anything_else_is_an_invalid_body_and_changes_nothing(
     problem = assert_problem(put(client, body), 400, "invalid-body")
     assert problem["title"] == "Invalid body"
     assert "1990" not in problem["detail"].replace('{"dateOfBirth": "1990-05-17"}', "")
-    assert users.find("alice") is None
+    assert users.date_of("alice") is None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_well_formed_json_is_never_too_deep_for_an_answer(client: Client, nested
 
 def test_a_body_of_4096_bytes_is_read(client: Client, users: Users) -> None:
     assert put(client, BODY.ljust(4096)).status_int == 204
-    assert users.find("alice") == BORN
+    assert users.date_of("alice") == BORN
 
 
 @pytest.mark.parametrize("size", [4097, 100_000])
@@ -141,7 +141,7 @@ def test_a_larger_body_is_refused_and_the_connection_closed(
     assert problem["detail"] == "A body has at most 4096 bytes."
     # What is left of the body must not be taken for the next request.
     assert response.headers["Connection"] == "close"
-    assert users.find("alice") is None
+    assert users.date_of("alice") is None
 
 
 @pytest.mark.parametrize(("size", "status"), [(29, 204), (4096, 204), (4097, 413), (100_000, 413)])
@@ -156,7 +156,7 @@ def test_an_encoded_body_is_refused(client: Client, users: Users, encoding: str)
     problem = assert_problem(response, 415, "encoded-body")
     assert problem["title"] == "Encoded body"
     assert response.headers["Accept-Encoding"] == "identity"
-    assert users.find("alice") is None
+    assert users.date_of("alice") is None
 
 
 def test_the_identity_encoding_is_none(client: Client) -> None:
@@ -194,7 +194,7 @@ def test_a_body_shorter_than_announced_changes_nothing(client: Client, users: Us
     response = put_stream(client, io.BytesIO(BODY), CONTENT_LENGTH="30")
     problem = assert_problem(response, 400, "invalid-body")
     assert problem["detail"] == "The body is shorter than its Content-Length."
-    assert users.find("alice") is None
+    assert users.date_of("alice") is None
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "1.0", "9" * 5000])
@@ -204,7 +204,7 @@ def test_a_content_length_that_is_no_number_is_refused(
     client.lint = False
     response = put_stream(client, io.BytesIO(BODY), CONTENT_LENGTH=length)
     assert_problem(response, 400)
-    assert users.find("alice") is None
+    assert users.date_of("alice") is None
 
 
 def test_an_invalid_name_is_told_before_the_body_is_read(client: Client) -> None:

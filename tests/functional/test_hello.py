@@ -62,7 +62,7 @@ def test_an_unknown_user_is_not_found(client: Client) -> None:
 def test_put_changes_the_date(client: Client, users: Users) -> None:
     for born in ("1990-05-17", "1991-06-18", "1990-05-17"):
         assert client.put_user("alice", born).status_int == 204
-        assert users.find("alice") == date.fromisoformat(born)
+        assert users.date_of("alice") == date.fromisoformat(born)
 
 
 def test_put_of_the_same_date_is_answered_alike(client: Client) -> None:
@@ -86,7 +86,7 @@ def test_users_are_separate(client: Client) -> None:
 @pytest.mark.parametrize("born", ["0001-01-01", "1900-02-28", "2000-02-29", "2026-05-17"])
 def test_every_day_until_today_is_accepted(client: Client, users: Users, born: str) -> None:
     assert client.put_user("alice", born).status_int == 204
-    assert users.find("alice") == date.fromisoformat(born)
+    assert users.date_of("alice") == date.fromisoformat(born)
 
 
 FORMAT = "dateOfBirth must be written YYYY-MM-DD."
@@ -136,8 +136,8 @@ def test_a_wrong_date_is_refused_and_changes_nothing(
         problem = assert_problem(client.put_user(name, born), 400, "invalid-date")
         assert problem["title"] == "Invalid date of birth"
         assert problem["detail"] == detail
-    assert users.find("alice") is None
-    assert users.find("bob") == date(1990, 5, 17)
+    assert users.date_of("alice") is None
+    assert users.date_of("bob") == date(1990, 5, 17)
 
 
 def test_today_is_where_the_service_is(users: Users, clock: Clock) -> None:

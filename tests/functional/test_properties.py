@@ -46,11 +46,11 @@ def test_put_then_get_agrees_with_the_calendar(
     client: Client, clock: Clock, users: Users, born: date, today: date
 ) -> None:
     clock.now = datetime.combine(today, time(12), UTC)
-    before = users.find("alice")
+    before = users.date_of("alice")
     response = client.put_user("alice", str(born))
     if born > today:
         assert response.status_int == 400
-        assert users.find("alice") == before
+        assert users.date_of("alice") == before
     else:
         assert response.status_int == 204
         assert client.get_user("alice").json == greeting("alice", born, today)
@@ -75,7 +75,7 @@ def test_any_username_is_refused_or_read_back(
     if response.status_int == 204:
         # A slash at the end is not part of the name.
         name = unicodedata.normalize("NFC", raw.decode("utf-8").removesuffix("/"))
-        assert users.find(name) == born
+        assert users.date_of(name) == born
         assert read.json == greeting(name, born, TODAY)
     else:
         # A slash in the middle makes it another path.
@@ -118,15 +118,15 @@ bodies = st.one_of(
 def test_any_body_is_refused_or_read_back(
     client: Client, users: Users, body: bytes, content_type: str | None
 ) -> None:
-    before = users.find("alice")
+    before = users.date_of("alice")
     options = {} if content_type is None else {"content_type": content_type}
     response = client.ask("PUT", "/hello/alice", body, **options)
     if response.status_int == 204:
-        assert users.find("alice") == stored(body)
+        assert users.date_of("alice") == stored(body)
         assert client.get_user("alice").json == greeting("alice", stored(body), TODAY)
     else:
         assert response.status_int in (400, 413)
-        assert users.find("alice") == before
+        assert users.date_of("alice") == before
 
 
 @given(born=past_dates, more=st.dictionaries(st.text(), json_values, max_size=3))
@@ -136,7 +136,7 @@ def test_any_object_with_a_date_is_accepted(
     body = json.dumps(more | {"dateOfBirth": str(born)}).encode()
     response = client.ask("PUT", "/hello/alice", body)
     assert response.status_int == (204 if len(body) <= 4096 else 413)
-    assert len(body) > 4096 or users.find("alice") == born
+    assert len(body) > 4096 or users.date_of("alice") == born
 
 
 @given(zone=st.sampled_from(sorted(ZONES)) | st.text())

@@ -29,9 +29,9 @@ def test_put_accepts_dates_until_today_in_the_zone(
 ) -> None:
     tomorrow = today.replace(day=today.day + 1)
     assert_problem(client.put_user("alice", str(tomorrow), f"?tz={zone}"), 400, "invalid-date")
-    assert users.find("alice") is None
+    assert users.date_of("alice") is None
     assert client.put_user("alice", str(today), f"?tz={zone}").status_int == 204
-    assert users.find("alice") == today
+    assert users.date_of("alice") == today
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_an_unknown_zone_is_refused(client: Client, users: Users, query: str) ->
         assert problem["detail"] == (
             "tz must name a zone of the IANA time zone database, as Asia/Tokyo."
         )
-    assert users.find("alice") == date(1990, 5, 17)
+    assert users.date_of("alice") == date(1990, 5, 17)
 
 
 @pytest.mark.parametrize("query", ["?", "?TZ=Mars", "?x=1", "?&&&", "?=", "?%ff=%zz", "?zone=Mars"])

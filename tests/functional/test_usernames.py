@@ -38,7 +38,7 @@ def test_a_name_is_stored_and_greeted_in_normal_form(
     client: Client, users: Users, path: str, name: str
 ) -> None:
     assert client.ask("PUT", f"/hello/{path}", BODY).status_int == 204
-    assert users.find(name) == BORN
+    assert users.date_of(name) == BORN
     response = client.ask("GET", f"/hello/{path}")
     assert response.body == f'{{"message": "Hello, {name}! Happy birthday!"}}'.encode()
 
@@ -104,12 +104,12 @@ def test_a_slash_is_never_part_of_a_name(client: Client, path: str) -> None:
 def test_no_path_gives_an_empty_name(users: Users, path: str) -> None:
     client = Client(create_app(users, usernames=Usernames("(?s).*")))
     assert client.ask("PUT", path, BODY).status_int in (400, 404)
-    assert users.find("") is None
+    assert users.date_of("") is None
 
 
 def test_a_trailing_slash_is_ignored(client: Client, users: Users) -> None:
     assert client.ask("PUT", "/hello/alice/", BODY).status_int == 204
-    assert users.find("alice") == BORN
+    assert users.date_of("alice") == BORN
     assert client.ask("GET", "/hello/alice/").body == client.ask("GET", "/hello/alice").body
 
 

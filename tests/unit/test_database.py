@@ -79,12 +79,13 @@ def route() -> FakeRoute:
 
 
 @pytest.fixture
-def session(route: FakeRoute) -> Session:
-    return Session(route, FakeConnection.run)
+def session(route: FakeRoute) -> Callable:
+    """A lane."""
+    return Session(route).lane(FakeConnection.run)
 
 
 def test_a_connection_is_opened_when_first_needed_and_kept(
-    route: FakeRoute, session: Session, deadline: float
+    route: FakeRoute, session: Callable, deadline: float
 ) -> None:
     assert route.attempts == 0
     assert session({"a": 1}, deadline) == {"a": 1}
@@ -111,12 +112,12 @@ def test_every_step_is_told_the_same_deadline() -> None:
         return {}
 
     deadline = time.monotonic() + 10
-    Session(Route(), statement)({"a": 1}, deadline)
+    Session(Route()).lane(statement)({"a": 1}, deadline)
     assert told == [deadline] * 3
 
 
 def test_a_batch_whose_connection_broke_is_repeated_once_on_a_new_one(
-    route: FakeRoute, session: Session, deadline: float
+    route: FakeRoute, session: Callable, deadline: float
 ) -> None:
     session({"a": 1}, deadline)
     route.connections[0].script = [ConnectionBroken("gone")]
@@ -125,7 +126,9 @@ def test_a_batch_whose_connection_broke_is_repeated_once_on_a_new_one(
     assert route.connections[1].batches == [{"b": 1, "c": 1}]
 
 
-def test_a_batch_is_not_repeated_twice(route: FakeRoute, session: Session, deadline: float) -> None:
+def test_a_batch_is_not_repeated_twice(
+    route: FakeRoute, session: Callable, deadline: float
+) -> None:
     route.prepare = lambda connection: connection.script.append(ConnectionBroken("gone"))
     with pytest.raises(ConnectionBroken):
         session({"a": 1}, deadline)
@@ -146,7 +149,7 @@ def test_a_batch_is_not_repeated_twice(route: FakeRoute, session: Session, deadl
     ids=lambda failure: type(failure).__name__,
 )
 def test_a_connection_under_which_something_failed_is_never_used_again(
-    route: FakeRoute, session: Session, deadline: float, failure: BaseException
+    route: FakeRoute, session: Callable, deadline: float, failure: BaseException
 ) -> None:
     session({"a": 1}, deadline)
     route.connections[0].script = [failure]
@@ -159,7 +162,7 @@ def test_a_connection_under_which_something_failed_is_never_used_again(
 
 
 def test_one_bad_value_does_not_fail_its_neighbours(
-    route: FakeRoute, session: Session, deadline: float
+    route: FakeRoute, session: Callable, deadline: float
 ) -> None:
     route.prepare = lambda connection: connection.bad_keys.add("b")
     results = session({"a": 1, "b": 2, "c": 3}, deadline)
@@ -175,7 +178,7 @@ def test_one_bad_value_does_not_fail_its_neighbours(
 
 
 def test_a_bad_value_alone_is_rejected_and_the_connection_kept(
-    route: FakeRoute, session: Session, deadline: float
+    route: FakeRoute, session: Callable, deadline: float
 ) -> None:
     route.prepare = lambda connection: connection.bad_keys.add("a")
     with pytest.raises(Rejected):
@@ -186,7 +189,7 @@ def test_a_bad_value_alone_is_rejected_and_the_connection_kept(
 
 
 def test_a_connection_that_breaks_during_the_split_is_replaced(
-    route: FakeRoute, session: Session, deadline: float
+    route: FakeRoute, session: Callable, deadline: float
 ) -> None:
     def prepare(connection: FakeConnection) -> None:
         connection.bad_keys.add("b")
@@ -201,7 +204,7 @@ def test_a_connection_that_breaks_during_the_split_is_replaced(
 
 
 def test_without_a_connection_the_batch_fails_and_the_next_tries_again(
-    route: FakeRoute, session: Session, deadline: float
+    route: FakeRoute, session: Callable, deadline: float
 ) -> None:
     route.down = DatabaseUnavailable("refused")
     for attempts in (1, 2):
@@ -213,7 +216,7 @@ def test_without_a_connection_the_batch_fails_and_the_next_tries_again(
 
 
 def test_an_outdated_schema_fails_with_the_command_until_it_was_migrated(
-    route: FakeRoute, session: Session, deadline: float
+    route: FakeRoute, session: Callable, deadline: float
 ) -> None:
     route.applied = schema.NAMES[:-1]
     with pytest.raises(SchemaOutdated) as caught:
@@ -228,7 +231,7 @@ def test_an_outdated_schema_fails_with_the_command_until_it_was_migrated(
 
 
 def test_the_schema_of_a_newer_release_will_do(
-    route: FakeRoute, session: Session, deadline: float
+    route: FakeRoute, session: Callable, deadline: float
 ) -> None:
     route.applied = [*schema.NAMES, "9999_of_a_later_release"]
     assert session({"a": 1}, deadline) == {"a": 1}
@@ -236,7 +239,7 @@ def test_the_schema_of_a_newer_release_will_do(
 
 @pytest.mark.parametrize("failure", [DatabaseUnavailable("slow"), gevent.Timeout()])
 def test_a_connection_whose_schema_cannot_be_read_is_closed(
-    route: FakeRoute, session: Session, deadline: float, failure: BaseException
+    route: FakeRoute, session: Callable, deadline: float, failure: BaseException
 ) -> None:
     route.applied = failure
     with pytest.raises(type(failure)):
@@ -245,7 +248,7 @@ def test_a_connection_whose_schema_cannot_be_read_is_closed(
 
 
 def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
-    route: FakeRoute, session: Session, deadline: float, caplog: pytest.LogCaptureFixture
+    route: FakeRoute, session: Callable, deadline: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "hello")
 
@@ -280,7 +283,7 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
 
 
 def test_a_rejected_value_is_no_outage(
-    route: FakeRoute, session: Session, deadline: float, caplog: pytest.LogCaptureFixture
+    route: FakeRoute, session: Callable, deadline: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     route.prepare = lambda connection: connection.bad_keys.add("a")
     for batch in ({"a": 1}, {"a": 1, "b": 1}):

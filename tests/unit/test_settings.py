@@ -6,13 +6,18 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from hello.settings import DatabaseURI, Settings, SettingsError, Source
+from hello.settings import DatabaseURI, Settings, SettingsError, Source, parse_replica_uris
 from hello.usernames import DEFAULT_PATTERN
 
 DEFAULTS = {
     "db_uri": DatabaseURI("sqlite://"),
     "host": "127.0.0.1",
     "port": 8080,
+    "replicas": 0,
+    "cache": False,
+    "cache_ttl": 60.0,
+    "cache_timeout": 0.25,
+    "cache_prefix": "hello",
     "web_concurrency": 1,
     "time_zone": ZoneInfo("UTC"),
     "username_pattern": DEFAULT_PATTERN,
@@ -32,6 +37,9 @@ DEFAULTS = {
 ACCEPTED = [
     ("DB_URI", "sqlite:///a.db", "db_uri", DatabaseURI("sqlite:///a.db")),
     ("DB_URI", "postgresql://u@h/d", "db_uri", DatabaseURI("postgresql://u@h/d")),
+    ("CACHE_TTL", "5", "cache_ttl", 5.0),
+    ("CACHE_TIMEOUT", "0.1", "cache_timeout", 0.1),
+    ("CACHE_PREFIX", "birthdays", "cache_prefix", "birthdays"),
     ("HOST", "::", "host", "::"),
     ("PORT", "0", "port", 0),
     ("PORT", "65535", "port", 65535),
@@ -52,7 +60,21 @@ ACCEPTED = [
     ("ACCESS_LOG", "off", "access_log", False),
 ]
 
+#: The same for settings that go with PostgreSQL alone.
+ACCEPTED_WITH_POSTGRESQL = [
+    ("DB_READ_URI", "postgresql://u@h/d", "replicas", 1),
+    ("DB_READ_URI", "postgresql://u:p%40@h1,h2:5433/d?sslmode=require", "replicas", 2),
+    ("DB_READ_URI", "postgresql://h1/d,postgres://h2,h3/d", "replicas", 3),
+    ("DB_READ_URI", "postgresql://h1/d postgresql://h2/d", "replicas", 2),
+    ("CACHE_URI", "redis://:p%40ss@h:6380/1", "cache", True),
+    ("CACHE_URI", "rediss://h", "cache", True),
+    ("CACHE_URI", "valkey://h", "cache", True),
+    ("CACHE_URI", "valkeys://h", "cache", True),
+]
+
 SECONDS = (
+    "CACHE_TTL",
+    "CACHE_TIMEOUT",
     "CONNECT_TIMEOUT",
     "STATEMENT_TIMEOUT",
     "REQUEST_TIMEOUT",
@@ -70,6 +92,11 @@ REFUSED = [
     ("LOG_LEVEL", "loud"),
     ("ACCESS_LOG", "perhaps"),
     ("DB_URI", "mysql://u:s3cret@h/d"),
+    ("DB_READ_URI", "sqlite:///s3cret.db"),
+    ("DB_READ_URI", "postgresql://u:s3/cret@h/d"),
+    ("CACHE_URI", "memcached://s3cret@h"),
+    ("CACHE_URI", "redis://:s3cret@h:port/0"),
+    ("CACHE_URI", "redis://h"),
     ("DB_URI", "s3cret"),
     ("DB_URI", "sqlite:s3cret.db"),
     ("DB_URI", "sqlite://s3cret.db"),
@@ -99,7 +126,23 @@ def test_the_defaults_need_nothing() -> None:
 
 def test_these_tests_know_every_setting() -> None:
     fields = {field.name for field in dataclasses.fields(Settings)} - {"source"}
-    assert fields == DEFAULTS.keys() == {field for _, _, field, _ in ACCEPTED}
+    accepted = {field for _, _, field, _ in ACCEPTED + ACCEPTED_WITH_POSTGRESQL}
+    assert fields == DEFAULTS.keys() == accepted
+
+
+@pytest.mark.parametrize(("name", "text", "field", "value"), ACCEPTED_WITH_POSTGRESQL)
+def test_settings_that_go_with_postgresql(name: str, text: str, field: str, value: object) -> None:
+    settings = load(DB_URI="postgresql://u@h/d", **{name: text})
+    assert getattr(settings, field) == value
+
+
+def test_each_replica_has_a_uri_of_its_own() -> None:
+    text = "postgresql://u:p%40@h1,h2:5433/d?sslmode=require, postgresql://h3/d"
+    assert parse_replica_uris(text) == [
+        "postgresql://u:p%40@h1/d?sslmode=require",
+        "postgresql://u:p%40@h2:5433/d?sslmode=require",
+        "postgresql://h3/d",
+    ]
 
 
 @pytest.mark.parametrize(("name", "text", "field", "value"), ACCEPTED)

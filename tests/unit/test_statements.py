@@ -113,7 +113,9 @@ def test_an_empty_batch_saves_nothing(connection: sqlite3.Connection) -> None:
     assert save(connection) == {}
 
 
-@pytest.mark.parametrize("sql", statements.SQLITE, ids=statements.Statements._fields)
+@pytest.mark.parametrize(
+    "sql", [statements.SQLITE.find, statements.SQLITE.save], ids=["find", "save"]
+)
 def test_the_table_is_searched_by_its_index_and_never_scanned(
     connection: sqlite3.Connection, sql: str
 ) -> None:

@@ -77,7 +77,13 @@ def main(arguments: list[str] | None = None) -> int:
         _parser().error(f"unrecognized arguments: {' '.join(extra)}")
     try:
         return int(options.run(options, extra))
-    except (SettingsError, DatabaseUnavailable, MigrationError, peewee.DatabaseError) as ex:
+    except (
+        SettingsError,
+        DatabaseUnavailable,
+        MigrationError,
+        peewee.DatabaseError,
+        peewee.InterfaceError,
+    ) as ex:
         print(f"hello: {str(ex).strip()}", file=sys.stderr)
         return 1
 

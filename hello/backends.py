@@ -125,7 +125,8 @@ class Backends:
         return PostgreSQL(
             uri,
             connect_timeout=self._settings.connect_timeout,
-            statement_timeout=self._settings.statement_timeout,
+            # The server must not go on with what nobody waits for.
+            statement_timeout=min(self._settings.statement_timeout, self._settings.request_timeout),
         )
 
     def _connect_cache(self) -> CacheConnection:

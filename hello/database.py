@@ -31,6 +31,9 @@ class Connection(Protocol):
     def applied(self, deadline: float) -> list[str]:
         """The names of the schema scripts that were applied."""
 
+    def prepare(self, deadline: float) -> None:
+        """Get ready for `find` and `save`; called once, when the schema is known to be there."""
+
     def close(self) -> None: ...
 
 
@@ -144,6 +147,7 @@ class Session(Generic[AnyConnection]):
                 raise SchemaOutdated(
                     f"the schema lacks {', '.join(missing)}: run python -m hello migrate"
                 )
+            connection.prepare(deadline)
         except BaseException:
             connection.close()
             raise

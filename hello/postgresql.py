@@ -8,7 +8,7 @@ hosts are resolved and tried here, one address at a time.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
 import gevent
@@ -40,8 +40,8 @@ _FIND_REPLAYED = f"""
 """
 
 
-def _prepare(statement_timeout: float) -> str:
-    """What every new connection runs, in one message."""
+def _settings(statement_timeout: float) -> str:
+    """What every new connection runs first, in one message."""
     return f"""
         SET statement_timeout = {int(statement_timeout * 1000)};
         -- An acknowledged write is a durable one, also where a role's default is 'off'.
@@ -51,13 +51,17 @@ def _prepare(statement_timeout: float) -> str:
         -- table, the planner would scan it, and keep that plan until the next ANALYZE.
         SET plan_cache_mode = force_generic_plan;
         SET enable_seqscan = off;
-        PREPARE find AS {statements.POSTGRESQL.find};
-        PREPARE find_replayed AS {statements.POSTGRESQL.find_replayed};
-        PREPARE save AS {statements.POSTGRESQL.save};
         -- Each statement has its own snapshot: see find_replayed.
         SET default_transaction_isolation = 'read committed';
-        SELECT has_function_privilege('pg_control_system()', 'execute');
+        SELECT has_function_privilege('pg_control_system()', 'execute'), clock_timestamp();
     """
+
+
+_PREPARE = f"""
+    PREPARE find AS {statements.POSTGRESQL.find};
+    PREPARE find_replayed AS {statements.POSTGRESQL.find_replayed};
+    PREPARE save AS {statements.POSTGRESQL.save};
+"""
 
 
 class _TimedOut(Exception):
@@ -92,19 +96,27 @@ class Position(NamedTuple):
 
 
 class PostgreSQLConnection:
-    """See `hello.database.Connection`. `prepare` must be called first."""
+    """See `hello.database.Connection`. `configure` must be called first."""
 
     def __init__(self, connection: _GreenConnection, statement_timeout: float) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
         self._statement_timeout = statement_timeout
         self.system: int | None = None
+        #: What the server's clock said, and what time.monotonic() said then.
+        self._clock = datetime.min
+        self._clock_read = 0.0
 
-    def prepare(self, deadline: float) -> None:
-        rows = self.execute(_prepare(self._statement_timeout), None, deadline)
+    def configure(self, deadline: float) -> None:
+        rows = self.execute(_settings(self._statement_timeout), None, deadline)
+        # The server read its clock a little before: a time reckoned from it is early, not late.
+        self._clock, self._clock_read = rows[0][1], time.monotonic()
         if rows[0][0]:
             rows = self.execute("SELECT system_identifier FROM pg_control_system()", None, deadline)
             self.system = rows[0][0]
+
+    def prepare(self, deadline: float) -> None:
+        self.execute(_PREPARE, None, deadline)
 
     def find(self, usernames: Iterable[str], deadline: float) -> dict[str, Birthday]:
         rows = self.execute("EXECUTE find(%s)", (list(usernames),), deadline)
@@ -113,8 +125,12 @@ class PostgreSQLConnection:
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         names = sorted(dates)
         born = [dates[name].isoformat() for name in names]
-        rows = self.execute("EXECUTE save(%s, %s::date[])", (names, born), deadline)
-        return dict(rows)
+        end = self._end(deadline)
+        expires = self._clock + timedelta(seconds=end - self._clock_read)
+        rows = self.execute("EXECUTE save(%s, %s::date[], %s)", (names, born, expires), end)
+        if not rows[0][0]:
+            raise ConnectionBroken("a write arrived too late")
+        return {name: version for _, name, version in rows if name}
 
     def flushed(self, deadline: float) -> Position:
         """How far the log of this primary is on disk: past every acknowledged write."""
@@ -145,9 +161,12 @@ class PostgreSQLConnection:
     def close(self) -> None:
         self._connection.close()
 
+    def _end(self, deadline: float) -> float:
+        return min(deadline, time.monotonic() + self._statement_timeout)
+
     def execute(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
         """Run one statement; translate what the driver raises."""
-        self._connection.deadline = min(deadline, time.monotonic() + self._statement_timeout)
+        self._connection.deadline = self._end(deadline)
         try:
             self._cursor.execute(sql, parameters)
             return self._cursor.fetchall() if self._cursor.description else []
@@ -172,17 +191,23 @@ class PostgreSQL:
         self._uri = uri
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
+        self._first = 0
         # For the whole process. Connections of other classes just wait without an end.
         extensions.set_wait_callback(_wait)
 
     def connect(self, deadline: float) -> PostgreSQLConnection:
         error = DatabaseUnavailable("no host of the database could be resolved in time")
-        for parameters in self._candidates(deadline):
+        for host, parameters in self._candidates(deadline):
+            # If there is no time for the next host now, the next call begins with it.
+            self._first = host + 1
             end = min(deadline, time.monotonic() + self._connect_timeout)
             try:
-                return self._connect(parameters, end)
+                connection = self._connect(parameters, end)
             except DatabaseUnavailable as ex:
                 error = ex
+            else:
+                self._first = host
+                return connection
             if time.monotonic() >= deadline:
                 break
         raise error
@@ -197,14 +222,17 @@ class PostgreSQL:
         raw.autocommit = True
         connection = PostgreSQLConnection(raw, self._statement_timeout)
         try:
-            connection.prepare(deadline)
+            connection.configure(deadline)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _candidates(self, deadline: float) -> Iterator[dict[str, str]]:
-        """Connection parameters for each address of each host, in the URI's order."""
+    def _candidates(self, deadline: float) -> Iterator[tuple[int, dict[str, str]]]:
+        """Connection parameters for each address of each host, with the host's number.
+
+        They come in the URI's order, beginning with the host that worked last.
+        """
         parameters = DEFAULTS | extensions.parse_dsn(self._uri())
         hosts = parameters.get("host", "").split(",")
         ports = parameters.get("port", "5432").split(",")
@@ -212,19 +240,22 @@ class PostgreSQL:
         if len(hosts) > 1:
             # After a failover, the host that was demoted still accepts connections.
             parameters.setdefault("target_session_attrs", "read-write")
-        for host, port in zip(hosts, ports, strict=True):
+        first = self._first % len(hosts)
+        for number in [*range(first, len(hosts)), *range(first)]:
+            host, port = hosts[number], ports[number]
             parameters |= {"host": host, "port": port or "5432"}
             if not host or host.startswith("/") or "hostaddr" in parameters:
-                yield parameters
+                yield number, parameters
                 continue
             for address in self._resolve(host, deadline):
                 # With both given, libpq connects to `hostaddr` and verifies `host`.
-                yield parameters | {"hostaddr": address}
+                yield number, parameters | {"hostaddr": address}
 
     def _resolve(self, host: str, deadline: float) -> list[str]:
         """The addresses of a host, found without stopping other greenlets."""
         timeout = min(self._connect_timeout, deadline - time.monotonic())
         try:
+            host.encode("idna")  # gevent would print a traceback
             with gevent.Timeout(timeout, _TimedOut):
                 found = getaddrinfo(host, None, AF_UNSPEC, SOCK_STREAM)
         except (gaierror, UnicodeError, _TimedOut):

@@ -6,7 +6,7 @@ table `schema_migration` records which were applied.
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import peewee
@@ -114,4 +114,6 @@ def _alone(database: peewee.Database, wait: float) -> Iterator[None]:
     try:
         yield
     finally:
-        database.execute_sql("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+        # If the connection is gone, so is the lock.
+        with suppress(peewee.InterfaceError, peewee.OperationalError):
+            database.execute_sql("SELECT pg_advisory_unlock(%s)", (_LOCK,))

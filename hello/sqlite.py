@@ -42,6 +42,9 @@ class SQLiteConnection:
             return []
         return [name for (name,) in self._execute(schema.SELECT_APPLIED, (), deadline)]
 
+    def prepare(self, deadline: float) -> None:
+        pass  # the driver keeps prepared statements by itself
+
     def close(self) -> None:
         self._connection.close()
 

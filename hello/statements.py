@@ -26,9 +26,11 @@ class Statements(NamedTuple):
 
     `find` takes usernames; it returns (username, date_of_birth, version) of those
     that exist. `save` takes usernames and dates; it returns (username, version) of
-    the rows that it created or changed. `find_replayed`, for a replica, is `find` with
-    the setting `hello.replayed` before each row, and one row of it and nulls if no user
-    exists.
+    the rows that it created or changed. PostgreSQL's `save` takes a third parameter, a time
+    of its own clock after which it does nothing, and returns before each row whether it
+    came in time, with one row of that and nulls if nothing changed. `find_replayed`, for a
+    replica, is `find` with the setting `hello.replayed` before each row, and one row of it
+    and nulls if no user exists.
     """
 
     find: str
@@ -47,8 +49,8 @@ def _find(is_one_of_the_names: Any) -> Any:
     return User.select(User.username, User.date_of_birth, User.version).where(is_one_of_the_names)
 
 
-def _save(new: Any, is_distinct_from: str) -> Any:
-    """An upsert of `new`, a table (username, date_of_birth).
+def _save(new: Any, is_distinct_from: str, in_time: Any = None) -> Any:
+    """An upsert of `new`, a table (username, date_of_birth), if it is `in_time`.
 
     The first WHERE drops a date that is stored already before it becomes an insert:
     `ON CONFLICT … WHERE` alone locks the row, takes a transaction id and writes WAL
@@ -60,9 +62,10 @@ def _save(new: Any, is_distinct_from: str) -> Any:
     known = User.alias("known")
     known_date = known.select(known.date_of_birth).where(known.username == _NEW_NAME)
     differs = Expression(known_date, is_distinct_from, _NEW_DATE)
+    condition = differs if in_time is None else in_time & differs
     return (
         User.insert_from(
-            Select([new], [_NEW_NAME, _NEW_DATE, SQL("1"), _NOW, _NOW]).where(differs),
+            Select([new], [_NEW_NAME, _NEW_DATE, SQL("1"), _NOW, _NOW]).where(condition),
             [User.username, User.date_of_birth, User.version, User.created_at, User.updated_at],
         )
         .on_conflict(
@@ -89,9 +92,14 @@ def _postgresql() -> Statements:
     names, dates = SQL("$1::text[]"), SQL("$2::date[]")
     new = NodeList((fn.unnest(names, dates), SQL("AS new (username, date_of_birth)")))
     find = _compile(database, _find(User.username == fn.ANY(names)))
+    # The network may keep a statement and deliver it long after its sender gave up and
+    # another write was acknowledged; it must not undo that one.
+    in_time = SQL("(statement_timestamp() < $3::timestamptz)")
+    save = _compile(database, _save(new, "IS DISTINCT FROM", in_time))
     return Statements(
         find=find,
-        save=_compile(database, _save(new, "IS DISTINCT FROM")),
+        save=f"WITH saved AS ({save}) SELECT {in_time.sql}, saved.*"
+        " FROM (SELECT) AS always LEFT JOIN saved ON true",
         find_replayed=f"SELECT current_setting('{REPLAYED}'), found.*"
         f" FROM (SELECT) AS always LEFT JOIN ({find}) AS found ON true",
     )

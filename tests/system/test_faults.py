@@ -82,13 +82,13 @@ def test_a_fault_is_answered_in_time_and_ends_without_a_restart(
                 # Restarting the service would not help; sending requests elsewhere would.
                 assert (live.status, startup.status, ready.status) == (200, 200, 503)
                 assert health.status == 503
-                assert health.json["dependencies"]["database"]["state"] == "down"
+                assert health.json["dependencies"]["primary"]["state"] == "down"
 
         service.wait_until()
         live, startup, ready, health, *answers = crowd.ask(requests)
         assert (live.status, startup.status, ready.status) == (200, 200, 200)
         assert health.status == 200
-        assert health.json["dependencies"]["database"]["state"] == "up"
+        assert health.json["dependencies"]["primary"]["state"] == "up"
         assert {answer.status for answer in crowd.ask([*probes, *puts, *puts])} == {200, 204}
         assert {answer.status for answer in crowd.ask([*probes, *gets, *gets])} == {200}
     assert service.workers == workers
@@ -96,8 +96,8 @@ def test_a_fault_is_answered_in_time_and_ends_without_a_restart(
     idle = [("idle", "ClientRead")] * LANES
     eventually(lambda: shared_cluster.sessions(database) == idle)
     # The log has a line when it begins and one when it ends, not one for each request.
-    assert 1 <= service.log.count("the database does not answer") <= 2 * LANES
-    assert 1 <= service.log.count("the database answers again") <= 2 * LANES
+    assert 1 <= service.log.count("the primary does not answer") <= 2 * LANES
+    assert 1 <= service.log.count("the primary answers again") <= 2 * LANES
 
 
 @pytest.fixture

@@ -35,6 +35,9 @@ class FakeConnection:
             raise self._applied
         return list(self._applied)
 
+    def prepare(self, deadline: float) -> None:
+        assert not self.closed
+
     def run(self, batch: dict[str, Any], deadline: float) -> dict[str, int]:
         assert not self.closed
         self.batches.append(batch)

@@ -44,10 +44,10 @@ def times(connection: sqlite3.Connection, name: str) -> tuple[str, str]:
         (statements.SQLITE.find, ["?"]),
         (statements.SQLITE.save, ["?"]),
         (statements.POSTGRESQL.find, ["$1"]),
-        (statements.POSTGRESQL.save, ["$1", "$2"]),
+        (statements.POSTGRESQL.save, ["$1", "$2", "$3", "$3"]),
     ],
 )
-def test_a_statement_has_one_parameter_for_each_column_of_the_batch(
+def test_a_statement_has_the_same_parameters_for_every_batch(
     sql: str, parameters: list[str]
 ) -> None:
     assert re.findall(r"\?|\$[0-9]+|%\w", sql) == parameters

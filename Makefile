@@ -1,6 +1,7 @@
 # `make help` lists what there is. Everything runs in a virtual environment of its own.
 
 port ?= 8080
+minutes ?= 5
 PYTHON ?= python3
 VENV ?= .venv
 
@@ -8,7 +9,7 @@ export PORT = $(port)
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint format clean
+.PHONY: help dev test lint format bench soak clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,8 +29,15 @@ format: $(VENV)/ready ## Format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+bench: $(VENV)/ready ## Compare with other stacks; ARGS='--workloads get'; needs wrk
+	@PYTHON=$(VENV)/bin/python scripts/bench/prepare
+	@$(VENV)/bin/python scripts/bench $(ARGS)
+
+soak: $(VENV)/ready ## Check the promise for minutes=5 while servers fail
+	@VENV=$(VENV) scripts/soak $(minutes)
+
 clean: ## Remove what the other commands made
-	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .bench-venv scripts/bench/contestants/fastify/node_modules build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/ready: setup.cfg pyproject.toml constraints.txt

@@ -66,10 +66,6 @@ class Cluster:
         access.write_text(rule + access.read_text())
         return self
 
-    def replica(self) -> "Cluster":
-        """A hot standby that follows this server, which must be running; not started yet."""
-        return Cluster().create_standby(self)
-
     def create_standby(self, primary: "Cluster") -> "Cluster":
         """Create a hot standby that follows `primary`."""
         self._run(
@@ -116,9 +112,13 @@ class Cluster:
             lock.unlink()
 
     def destroy(self) -> None:
-        if (self.data / "postmaster.pid").exists() and _alive(self.pid):
+        if self.running:
             self.stop("immediate")
         shutil.rmtree(self.directory)
+
+    @property
+    def running(self) -> bool:
+        return (self.data / "postmaster.pid").exists() and _alive(self.pid)
 
     @property
     def pid(self) -> int:

@@ -27,6 +27,10 @@ class Valkey:
         self.process: subprocess.Popen | None = None
 
     @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
     def uri(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
@@ -61,7 +65,11 @@ class Valkey:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
     def destroy(self) -> None:
-        if self.process and self.process.poll() is None:
+        if self.running:
             self.kill()
         self._directory.cleanup()

@@ -1,0 +1,83 @@
+"""The service with mistakes that break the promise, to see that the checker finds them."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import gevent
+
+from hello.app import App, create_app
+from hello.backends import Backends
+from hello.cache import CacheConnection, Lease
+from hello.models import Birthday
+from hello.postgresql import Position, PostgreSQL, PostgreSQLConnection
+from hello.settings import Settings
+
+# The position of the replica is read after the snapshot of the rows was taken. The pause
+# between both makes sure that it matters.
+_FIND_REPLAYED = """
+    WITH found AS MATERIALIZED (
+        SELECT username, date_of_birth, version FROM users WHERE username = ANY(%s)
+    ), pause AS MATERIALIZED (
+        SELECT pg_sleep(0.03)
+    )
+    SELECT pg_last_wal_replay_lsn()::text, found.* FROM pause LEFT JOIN found ON true
+"""
+
+
+class LateFence:
+    """A connection whose rows may be older than the position that comes with them."""
+
+    def __init__(self, connection: PostgreSQLConnection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def find_replayed(
+        self, usernames: Iterable[str], deadline: float
+    ) -> tuple[Position, dict[str, Birthday]]:
+        rows = self._connection.execute(_FIND_REPLAYED, (list(usernames),), deadline)
+        high, low = rows[0][0].split("/")
+        found = {name: Birthday(born, version) for _, name, born, version in rows if name}
+        return Position(self._connection.system, int(high, 16) << 32 | int(low, 16)), found
+
+
+class LateFenceRoute:
+    def __init__(self, route: PostgreSQL) -> None:
+        self._route = route
+
+    def connect(self, deadline: float) -> LateFence:
+        return LateFence(self._route.connect(deadline))
+
+
+class LateFenceBackends(Backends):
+    def _postgresql(self, *arguments: Any) -> Any:
+        return LateFenceRoute(super()._postgresql(*arguments))
+
+
+class UnguardedCache(CacheConnection):
+    """Stores what was read, whatever happened since, and after a pause in which it does."""
+
+    def fill(self, token: str, found: Mapping[str, Birthday | None]) -> None:
+        gevent.sleep(0.01)
+        self.forget(found)
+        leases = [lease for lease in self.claim(found).values() if isinstance(lease, Lease)]
+        super().fill(leases[0].token, found)
+
+
+class UnguardedBackends(Backends):
+    def _connect_cache(self) -> CacheConnection:
+        connection = super()._connect_cache()
+        connection.__class__ = UnguardedCache
+        return connection
+
+
+def _wsgi(kind: type[Backends]) -> App:
+    settings = Settings.load()
+    backends = kind(settings)
+    return create_app(backends.users(), time_zone=settings.time_zone)
+
+
+late_fence = partial(_wsgi, LateFenceBackends)
+unguarded_cache = partial(_wsgi, UnguardedBackends)

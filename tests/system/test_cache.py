@@ -1,0 +1,1084 @@
+"""The cache, in steps that each test puts in the order it wants, on a real Valkey.
+
+A test plays the parts of several readers and writers, each with a connection of its own;
+the database is a table in memory. The service as a whole comes last.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import date, tzinfo
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import falcon.testing
+import gevent
+import pytest
+import redis
+
+from hello.app import create_app
+from hello.cache import (
+    Cache,
+    CacheConnection,
+    CacheReads,
+    CacheUnavailable,
+    FillingReads,
+    Lease,
+    UpdatingWrites,
+)
+from hello.errors import DatabaseUnavailable, Rejected
+from hello.models import Birthday
+from hello.users import Users
+from tests.system.postgres import Cluster
+from tests.system.processes import eventually, free_port
+from tests.system.proxy import BLACKHOLE, PASS, REFUSE, Proxy
+from tests.system.service import Client, Service
+from tests.system.valkey import Valkey
+from tests.system.workload import says
+
+OLD, NEW, NEWER = date(1990, 5, 17), date(1991, 6, 18), date(1992, 7, 19)
+KEY = "hello:1:alice"
+#: A deadline. What is tested here waits for the cache alone, which has its own.
+FOREVER = float("inf")
+
+Connect = Callable[..., CacheConnection]
+
+
+@pytest.fixture(scope="module")
+def shared_valkey() -> Iterator[Valkey]:
+    valkey = Valkey().start()
+    yield valkey
+    valkey.destroy()
+
+
+@pytest.fixture
+def valkey(shared_valkey: Valkey) -> Valkey:
+    """An empty cache, for tests that do it no harm."""
+    with shared_valkey.client as client:
+        client.flushall()
+        client.config_set("maxmemory", "0")
+    return shared_valkey
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Valkey]:
+    """A cache that a test may kill."""
+    # A replica that asks for a copy gets it at once.
+    valkey = Valkey("--repl-diskless-sync-delay", "0").start()
+    yield valkey
+    valkey.destroy()
+
+
+@pytest.fixture
+def store(valkey: Valkey) -> Iterator[redis.Redis]:
+    """A look at what the cache holds."""
+    with valkey.client as client:
+        yield client
+
+
+@pytest.fixture
+def connect(valkey: Valkey) -> Iterator[Connect]:
+    """Open a connection to the cache as a lane does; the arguments change what is usual."""
+    opened = []
+
+    def connect(uri: str = valkey.uri, **options: Any) -> CacheConnection:
+        usual = {"timeout": 0.5, "lease": 5.0, "ttl": 60.0, "prefix": "hello"}
+        connection = CacheConnection(lambda: uri, **(usual | options))
+        opened.append(connection)
+        return connection
+
+    yield connect
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture
+def reader(connect: Connect) -> CacheConnection:
+    return connect()
+
+
+@pytest.fixture
+def writer(connect: Connect) -> CacheConnection:
+    return connect()
+
+
+@pytest.fixture
+def another(connect: Connect) -> CacheConnection:
+    return connect()
+
+
+def held(store: redis.Redis, key: str = KEY) -> Birthday | None:
+    """The value that a key holds, if it is one."""
+    match = re.fullmatch(r"v\|(?:.*\|)?(\d+)\|(\d{4}-\d\d-\d\d)", store.get(key) or "")
+    return match and Birthday(date.fromisoformat(match[2]), int(match[1]))
+
+
+def fill(connection: CacheConnection, **users: Birthday) -> None:
+    """Read users that are not cached, and store them."""
+    claimed = connection.claim(users)
+    [token] = {lease.token for lease in claimed.values() if isinstance(lease, Lease)}
+    connection.fill(token, users)
+
+
+# What a connection stores
+
+
+def test_what_was_read_under_a_lease_is_found(
+    reader: CacheConnection, another: CacheConnection
+) -> None:
+    alice, bob = Birthday(OLD, 1), Birthday(date(1, 1, 1), 2**62)
+    fill(reader, alice=alice, bob=bob)
+    assert another.claim(["bob", "alice"]) == {"alice": alice, "bob": bob}
+
+
+def test_one_reader_at_a_time_has_the_lease(
+    reader: CacheConnection, another: CacheConnection
+) -> None:
+    mine = reader.claim(["alice", "bob"])
+    assert mine["alice"] == mine["bob"]
+    theirs = another.claim(["bob", "carol"])
+    assert theirs.keys() == {"carol"}
+    assert theirs["carol"] != mine["bob"]
+
+
+def test_a_lease_ends_if_its_reader_does_not_come_back(connect: Connect) -> None:
+    assert "alice" in connect(lease=0.1).claim(["alice"])
+    another = connect()
+    eventually(lambda: "alice" in another.claim(["alice"]))
+
+
+def test_a_reader_whose_lease_ended_stores_nothing(connect: Connect, store: redis.Redis) -> None:
+    slow = connect(lease=0.05)
+    lease = slow.claim(["alice"])["alice"]
+    eventually(lambda: not store.exists(KEY))
+    slow.fill(lease.token, {"alice": Birthday(OLD, 1)})
+    assert not store.exists(KEY)
+
+
+def test_a_user_who_does_not_exist_is_not_cached(
+    reader: CacheConnection, another: CacheConnection, store: redis.Redis
+) -> None:
+    lease = reader.claim(["alice", "bob"])["alice"]
+    reader.fill(lease.token, {"alice": None, "bob": Birthday(OLD, 1)})
+    assert not store.exists(KEY)
+    assert isinstance(another.claim(["alice"])["alice"], Lease)
+
+
+def test_a_writer_removes_a_lease(reader: CacheConnection, writer: CacheConnection) -> None:
+    lease = reader.claim(["alice"])["alice"]
+    writer.update({"alice": NEW}, {"alice": 2})
+    reader.fill(lease.token, {"alice": Birthday(OLD, 1)})
+    assert isinstance(reader.claim(["alice"])["alice"], Lease)
+
+
+def test_a_writer_of_the_date_that_was_there_removes_a_lease(
+    reader: CacheConnection, writer: CacheConnection
+) -> None:
+    # Its reader may have asked before somebody else, whose update is lost, stored that date.
+    lease = reader.claim(["alice"])["alice"]
+    writer.update({"alice": NEW}, {})
+    reader.fill(lease.token, {"alice": Birthday(OLD, 1)})
+    assert isinstance(reader.claim(["alice"])["alice"], Lease)
+
+
+def test_a_writer_replaces_an_older_value(reader: CacheConnection, writer: CacheConnection) -> None:
+    fill(reader, alice=Birthday(OLD, 1))
+    writer.update({"alice": NEW}, {"alice": 2})
+    assert reader.claim(["alice"]) == {"alice": Birthday(NEW, 2)}
+
+
+def test_versions_are_compared_as_numbers(reader: CacheConnection, writer: CacheConnection) -> None:
+    fill(reader, alice=Birthday(OLD, 9))
+    writer.update({"alice": NEW}, {"alice": 10})
+    assert reader.claim(["alice"]) == {"alice": Birthday(NEW, 10)}
+
+
+def test_two_writers_out_of_order(
+    reader: CacheConnection, writer: CacheConnection, another: CacheConnection
+) -> None:
+    fill(reader, alice=Birthday(OLD, 1))
+    another.update({"alice": NEWER}, {"alice": 3})
+    writer.update({"alice": NEW}, {"alice": 2})
+    assert reader.claim(["alice"])["alice"] != Birthday(NEW, 2)
+
+
+def test_a_writer_stores_nothing_where_there_is_nothing(
+    writer: CacheConnection, store: redis.Redis
+) -> None:
+    writer.update({"alice": NEW, "bob": NEW}, {"alice": 2})
+    assert not store.exists("hello:1:alice", "hello:1:bob")
+
+
+def test_the_same_date_again_after_an_update_that_was_lost(
+    reader: CacheConnection, writer: CacheConnection
+) -> None:
+    # Whoever stored NEW ended before it could tell. The client repeats its PUT, which
+    # finds NEW stored already.
+    fill(reader, alice=Birthday(OLD, 1))
+    writer.update({"alice": NEW}, {})
+    assert isinstance(reader.claim(["alice"])["alice"], Lease)
+
+
+def test_keys_hold_the_prefix_and_the_version_of_the_form(
+    connect: Connect, store: redis.Redis
+) -> None:
+    fill(connect(prefix="hello"), alice=Birthday(OLD, 1), Жанна=Birthday(OLD, 1))
+    fill(connect(prefix="staging"), alice=Birthday(NEW, 7))
+    for key in ("hello:1:alice", "hello:1:Жанна", "staging:1:alice"):
+        assert store.exists(key)
+    assert store.keys("*:*:alice") == store.keys("hello:1:alice") + store.keys("staging:1:alice")
+    assert connect(prefix="hello").claim(["alice"]) == {"alice": Birthday(OLD, 1)}
+
+
+def test_everything_expires(connect: Connect, store: redis.Redis) -> None:
+    connection = connect(ttl=60, lease=5)
+    lease = connection.claim(["alice"])["alice"]
+    assert 0 < store.pttl(KEY) <= 5_000
+    connection.fill(lease.token, {"alice": Birthday(OLD, 1)})
+    assert 5_000 < store.pttl(KEY) <= 60_000
+    store.pexpire(KEY, 1_000)
+    connection.claim(["alice"])
+    assert store.pttl(KEY) <= 1_000, "a hit prolonged it"
+    connection.update({"alice": NEW}, {"alice": 2})
+    assert 1_000 < store.pttl(KEY) <= 60_000
+
+
+@pytest.mark.parametrize(
+    "text", ["", "v|", "v|1", "v|x|1990-05-17", "v|1|1990-99-99", "v|1|1990-05-17|", b"\xff", "?"]
+)
+def test_what_cannot_be_understood_is_not_an_error(
+    connect: Connect, store: redis.Redis, text: str
+) -> None:
+    connection = connect()
+    fill(connection, bob=Birthday(OLD, 1))
+    store.set(KEY, text)
+    found = connection.claim(["alice", "bob"])
+    assert not isinstance(found.get("alice"), Birthday)
+    assert found["bob"] == Birthday(OLD, 1)
+
+
+def test_a_key_of_another_type_is_replaced_or_away(
+    reader: CacheConnection, writer: CacheConnection, store: redis.Redis
+) -> None:
+    store.rpush(KEY, "something")
+    for attempt in (
+        lambda: writer.update({"alice": NEW}, {"alice": 2}),
+        lambda: reader.claim(["alice"]),
+        lambda: fill(reader, bob=Birthday(OLD, 1)),
+    ):
+        with suppress(CacheUnavailable):
+            attempt()
+    assert reader.claim(["bob"]) == {"bob": Birthday(OLD, 1)}
+
+
+@pytest.mark.parametrize("step", ["claim", "fill", "update"])
+def test_scripts_that_the_server_forgot_are_sent_again(
+    reader: CacheConnection, writer: CacheConnection, store: redis.Redis, step: str
+) -> None:
+    def forget(name: str) -> None:
+        if name == step:
+            store.script_flush()
+
+    fill(reader, alice=Birthday(OLD, 1))
+    forget("update")
+    writer.update({"alice": NEW}, {"alice": 2})
+    store.delete(KEY)
+    forget("claim")
+    lease = reader.claim(["alice"])["alice"]
+    forget("fill")
+    reader.fill(lease.token, {"alice": Birthday(NEW, 2)})
+    assert reader.claim(["alice"]) == {"alice": Birthday(NEW, 2)}
+
+
+# What no interleaving may do
+
+
+class Reader(NamedTuple):
+    """How far a read has come: its lease, and what the database told it."""
+
+    step: str = "claim"
+    token: str = ""
+    found: Birthday | None = None
+
+
+class Writer(NamedTuple):
+    """How far a PUT has come: which version its date has now, and if it made that version."""
+
+    born: date
+    step: str = "commit"
+    version: int = 0
+    changed: bool = False
+
+
+class State(NamedTuple):
+    #: What the key holds.
+    text: str | None
+    readers: tuple[Reader, ...]
+    writers: tuple[Writer, ...]
+    #: The date of each version, from 1.
+    dates: tuple[date, ...]
+    #: The last version whose PUT was answered.
+    acknowledged: int
+
+    @property
+    def kind(self) -> tuple:
+        """The state without what makes two leases differ that are alike."""
+        text: object = self.text
+        if self.text and self.text.startswith("r|"):
+            text = tuple(reader.token == self.text for reader in self.readers)
+        readers = tuple((r.step, bool(r.token), r.found) for r in self.readers)
+        return text, readers, self.writers, self.dates, self.acknowledged
+
+
+class World:
+    """Every state that readers, writers and losses of the key can lead to."""
+
+    def __init__(self, connection: CacheConnection, store: redis.Redis) -> None:
+        self._connection = connection
+        self._store = store
+        self.states = 0
+        self.hits = 0
+
+    def explore(self, start: State) -> None:
+        seen = {start.kind}
+        todo = [(start, ("start",))]
+        while todo:
+            state, path = todo.pop()
+            self._check(state, path)
+            for name, step in self._steps(state):
+                after = step()
+                if after.kind not in seen:
+                    seen.add(after.kind)
+                    todo.append((after, (*path, name)))
+        self.states = len(seen)
+
+    def _check(self, state: State, path: tuple[str, ...]) -> None:
+        if state.text and state.text.startswith("v|"):
+            # An older version of a date that is current again shows what is true.
+            born = date.fromisoformat(state.text.rpartition("|")[2])
+            assert born in state.dates[state.acknowledged - 1 :], "\n".join(path)
+            self.hits += 1
+
+    def _steps(self, state: State) -> Iterator[tuple[str, Callable[[], State]]]:
+        if state.text is not None:
+            yield "lose", lambda: state._replace(text=None)
+        for n, reader in enumerate(state.readers):
+            if reader.step != "done":
+                yield f"reader {n}: {reader.step}", lambda n=n: self._read(state, n)
+        for n, writer in enumerate(state.writers):
+            if writer.step != "done":
+                yield f"writer {n}: {writer.step}", lambda n=n: self._write(state, n)
+            if writer.step == "update":
+                yield f"writer {n}: crash", lambda n=n: _with_writer(state, n, step="done")
+
+    def _read(self, state: State, n: int) -> State:
+        reader = state.readers[n]
+        text = state.text
+        if reader.step == "claim":
+            lease, text = self._do(state, lambda c: c.claim(["alice"]).get("alice"))
+            if isinstance(lease, Lease):
+                reader = Reader("read", lease.token)
+            else:
+                reader = Reader("done")
+        elif reader.step == "read":
+            found = Birthday(state.dates[-1], len(state.dates))
+            reader = reader._replace(step="fill", found=found)
+        else:
+            _, text = self._do(state, lambda c: c.fill(reader.token, {"alice": reader.found}))
+            reader = Reader("done")
+        readers = (*state.readers[:n], reader, *state.readers[n + 1 :])
+        return state._replace(text=text, readers=readers)
+
+    def _write(self, state: State, n: int) -> State:
+        writer = state.writers[n]
+        if writer.step == "commit":
+            changed = state.dates[-1] != writer.born
+            dates = (*state.dates, writer.born) if changed else state.dates
+            after = state._replace(dates=dates)
+            return _with_writer(after, n, step="update", version=len(dates), changed=changed)
+        versions = {"alice": writer.version} if writer.changed else {}
+        _, text = self._do(state, lambda c: c.update({"alice": writer.born}, versions))
+        acknowledged = max(state.acknowledged, writer.version)
+        after = state._replace(text=text, acknowledged=acknowledged)
+        return _with_writer(after, n, step="done")
+
+    def _do(self, state: State, operation: Callable[[CacheConnection], Any]) -> tuple[Any, Any]:
+        if state.text is None:
+            self._store.delete(KEY)
+        else:
+            self._store.set(KEY, state.text)
+        result = operation(self._connection)
+        return result, self._store.get(KEY)
+
+
+def _with_writer(state: State, n: int, **changes: Any) -> State:
+    writer = state.writers[n]._replace(**changes)
+    return state._replace(writers=(*state.writers[:n], writer, *state.writers[n + 1 :]))
+
+
+@pytest.mark.parametrize(
+    ("readers", "dates"),
+    [(2, [NEW]), (2, [NEW, NEWER]), (1, [NEW, NEW]), (1, [NEW, OLD, NEW]), (1, [NEW, OLD, OLD])],
+    ids=["one writer", "two writers", "the same date", "there and back", "back, and again"],
+)
+def test_no_order_of_steps_leaves_an_outdated_value(
+    connect: Connect, store: redis.Redis, readers: int, dates: list[date]
+) -> None:
+    # Each reader claims, reads and fills. Each writer commits, and updates before it is
+    # acknowledged, or crashes before it. At any moment the key may be evicted, expire, or be
+    # lost with the server.
+    world = World(connect(), store)
+    writers = tuple(map(Writer, dates))
+    empty = State(None, (Reader(),) * readers, writers, (OLD,), acknowledged=1)
+    world.explore(empty)
+    fill(connect(), alice=Birthday(OLD, 1))
+    world.explore(empty._replace(text=store.get(KEY)))
+    assert world.states > 50
+    assert world.hits > 10
+
+
+def lose_by_eviction(valkey: Valkey) -> None:
+    with valkey.client as client:
+        client.delete(KEY)
+
+
+def lose_by_flush(valkey: Valkey) -> None:
+    with valkey.client as client:
+        client.flushall()
+
+
+def lose_by_restart(valkey: Valkey) -> None:
+    valkey.restart()
+
+
+LOSSES = [lose_by_eviction, lose_by_flush, lose_by_restart]
+
+
+@pytest.fixture(params=LOSSES, ids=["eviction", "FLUSHALL", "restart"])
+def lose(request: pytest.FixtureRequest, own_valkey: Valkey) -> Callable[[], None]:
+    return lambda: request.param(own_valkey)
+
+
+def insist(operation: Callable[[], Any]) -> Any:
+    """Do it on a new connection if the server has closed the old one."""
+    try:
+        return operation()
+    except CacheUnavailable:
+        return operation()
+
+
+def test_a_slow_reader_stores_nothing_if_the_key_was_lost_after_a_write(
+    own_valkey: Valkey, connect: Connect, lose: Callable[[], None]
+) -> None:
+    slow, writer, another = (connect(own_valkey.uri) for _ in range(3))
+    lease = slow.claim(["alice"])["alice"]
+    writer.update({"alice": NEW}, {"alice": 2})
+    lose()
+    insist(lambda: slow.fill(lease.token, {"alice": Birthday(OLD, 1)}))
+    assert isinstance(another.claim(["alice"])["alice"], Lease)
+
+
+def test_a_slow_reader_stores_nothing_if_the_key_was_lost_before_a_write(
+    own_valkey: Valkey, connect: Connect, lose: Callable[[], None]
+) -> None:
+    slow, writer, another = (connect(own_valkey.uri) for _ in range(3))
+    lease = slow.claim(["alice"])["alice"]
+    lose()
+    writer.update({"alice": NEW}, {"alice": 2})
+    insist(lambda: slow.fill(lease.token, {"alice": Birthday(OLD, 1)}))
+    assert isinstance(another.claim(["alice"])["alice"], Lease)
+
+
+def test_a_slow_reader_does_not_replace_what_was_stored_after_a_loss(
+    own_valkey: Valkey, connect: Connect, lose: Callable[[], None]
+) -> None:
+    slow, writer, another = (connect(own_valkey.uri) for _ in range(3))
+    lease = slow.claim(["alice"])["alice"]
+    lose()
+    writer.update({"alice": NEW}, {"alice": 2})
+    fill(another, alice=Birthday(NEW, 2))
+    insist(lambda: slow.fill(lease.token, {"alice": Birthday(OLD, 1)}))
+    assert another.claim(["alice"]) == {"alice": Birthday(NEW, 2)}
+
+
+def test_a_slow_reader_does_not_use_the_lease_of_another(
+    own_valkey: Valkey, connect: Connect, lose: Callable[[], None]
+) -> None:
+    slow, another = connect(own_valkey.uri), connect(own_valkey.uri)
+    old = slow.claim(["alice"])["alice"]
+    lose()
+    new = another.claim(["alice"])["alice"]
+    insist(lambda: slow.fill(old.token, {"alice": Birthday(OLD, 1)}))
+    assert another.claim(["alice"]) == {}
+    another.fill(new.token, {"alice": Birthday(NEW, 2)})
+    assert another.claim(["alice"]) == {"alice": Birthday(NEW, 2)}
+
+
+# A full cache
+
+
+def test_a_cache_that_evicts_is_right_about_what_is_left(
+    own_valkey: Valkey, connect: Connect
+) -> None:
+    reader, writer = connect(own_valkey.uri), connect(own_valkey.uri)
+    names = [f"user-{n}" for n in range(20_000)]
+    batches = [names[n : n + 250] for n in range(0, len(names), 250)]
+    with own_valkey.client as store:
+        store.config_set("maxmemory-policy", "allkeys-lru")
+        store.config_set("maxmemory", store.info("memory")["used_memory"] + 500_000)
+        for batch in batches:
+            fill(reader, **dict.fromkeys(batch, Birthday(OLD, 1)))
+        for batch in batches:
+            writer.update(dict.fromkeys(batch, NEW), dict.fromkeys(batch, 2))
+        assert store.info("stats")["evicted_keys"] > 1_000
+        # The last are asked first: a claim that finds nothing evicts something.
+        found = [value for batch in batches[::-1] for value in reader.claim(batch).values()]
+    assert {value for value in found if isinstance(value, Birthday)} == {Birthday(NEW, 2)}
+
+
+def test_a_cache_that_is_full_keeps_nothing_outdated(own_valkey: Valkey, connect: Connect) -> None:
+    reader, writer = connect(own_valkey.uri), connect(own_valkey.uri)
+    fill(reader, alice=Birthday(OLD, 1), bob=Birthday(OLD, 1))
+    with own_valkey.client as store:
+        store.config_set("maxmemory-policy", "noeviction")
+        store.config_set("maxmemory", 1)
+        writer.update({"alice": NEW, "bob": NEW}, {"alice": 2, "bob": 2})
+        assert held(store, "hello:1:alice") in (None, Birthday(NEW, 2))
+        assert held(store, "hello:1:bob") in (None, Birthday(NEW, 2))
+        store.config_set("maxmemory", 0)
+    insist(lambda: fill(reader, carol=Birthday(OLD, 1)))
+
+
+# Failover of the cache
+
+
+@pytest.fixture
+def follower(own_valkey: Valkey) -> Iterator[tuple[Valkey, Proxy]]:
+    """A replica of the cache, and the path by which it follows."""
+    follower = Valkey().start()
+    with Proxy(own_valkey.port) as path, follower.client as client:
+        client.replicaof("127.0.0.1", path.port)
+        eventually(lambda: client.info("replication")["master_link_status"] == "up")
+        yield follower, path
+    follower.destroy()
+
+
+def test_a_failover_of_the_cache_brings_nothing_old_back(
+    own_valkey: Valkey, follower: tuple[Valkey, Proxy], connect: Connect
+) -> None:
+    valkey, path = follower
+    reader, writer = connect(own_valkey.uri), connect(own_valkey.uri)
+    fill(reader, alice=Birthday(OLD, 1))
+    lease = reader.claim(["bob"])["bob"]
+    with valkey.client as client:
+        eventually(lambda: client.exists("hello:1:alice", "hello:1:bob") == 2)
+        path.mode = BLACKHOLE
+        writer.update({"alice": NEW, "bob": NEW}, {"alice": 2, "bob": 2})
+        own_valkey.kill()
+        client.replicaof("NO", "ONE")
+    after = connect(valkey.uri)
+    after.fill(lease.token, {"bob": Birthday(OLD, 1)})
+    found = after.claim(["alice", "bob"])
+    assert found.get("alice") != Birthday(OLD, 1)
+    assert found.get("bob") != Birthday(OLD, 1)
+
+
+def test_a_cache_that_was_demoted_is_not_believed(
+    own_valkey: Valkey, follower: tuple[Valkey, Proxy], connect: Connect
+) -> None:
+    valkey, _ = follower
+    reader = connect(own_valkey.uri)
+    fill(reader, alice=Birthday(OLD, 1))
+    with valkey.client as client, own_valkey.client as demoted:
+        client.replicaof("NO", "ONE")
+        # It follows the new one, with a lag; connections to it stay as they are.
+        demoted.replicaof("127.0.0.1", free_port())
+    connect(valkey.uri).update({"alice": NEW}, {"alice": 2})
+    with pytest.raises(CacheUnavailable):
+        reader.claim(["alice"])
+
+
+# A worker: its lanes over the cache and the database
+
+
+class Table:
+    """Stands in for the database."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Birthday] = {}
+        self.read: list[str] = []
+        self.fail: Exception | None = None
+        self.refused: set[str] = set()
+
+    def find(self, names: Mapping[str, object], deadline: float) -> dict[str, Any]:
+        if self.fail:
+            raise self.fail
+        self.read += names
+        found: dict[str, Any] = {n: self.rows[n] for n in names if n in self.rows}
+        return found | {name: Rejected("no") for name in self.refused & names.keys()}
+
+    def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, Any]:
+        versions: dict[str, Any] = {}
+        for name, born in dates.items():
+            old = self.rows.get(name, Birthday(None, 0))
+            if name in self.refused:
+                versions[name] = Rejected("no")
+            elif old.date_of_birth != born:
+                versions[name] = old.version + 1
+                self.rows[name] = Birthday(born, old.version + 1)
+        if self.fail:
+            raise self.fail
+        return versions
+
+
+class Worker:
+    def __init__(self, table: Table, connect: Callable[[], CacheConnection], ttl: float) -> None:
+        self.cache = Cache(connect, ttl)
+        self.cached = CacheReads(self.cache)
+        self.reads = FillingReads(table.find, self.cache)
+        self.writes = UpdatingWrites(table.save, self.cache)
+        self.users = Users([self.reads], [self.writes], [self.cached])
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+@pytest.fixture
+def work(valkey: Valkey, table: Table, connect: Connect) -> Callable[..., Worker]:
+    def work(uri: str = valkey.uri, ttl: float = 60.0, **options: Any) -> Worker:
+        return Worker(table, lambda: connect(uri, ttl=ttl, **options), ttl)
+
+    return work
+
+
+@pytest.fixture
+def worker(work: Callable[..., Worker]) -> Worker:
+    return work()
+
+
+@pytest.fixture
+def other(work: Callable[..., Worker]) -> Worker:
+    """Another worker, perhaps of another pod, with the same database and cache."""
+    return work()
+
+
+def test_a_user_is_read_from_the_database_once(worker: Worker, other: Worker, table: Table) -> None:
+    table.rows["alice"] = Birthday(OLD, 1)
+    assert [w.users.find("alice") for w in (worker, other, worker)] == [Birthday(OLD, 1)] * 3
+    assert table.read == ["alice"]
+
+
+def test_a_user_who_does_not_exist_is_read_each_time(
+    worker: Worker, other: Worker, table: Table
+) -> None:
+    assert worker.users.find("alice") is None
+    assert other.users.find("alice") is None
+    assert table.read == ["alice"] * 2
+    other.users.save("alice", OLD)
+    assert worker.users.find("alice") == Birthday(OLD, 1)
+
+
+def test_a_write_shows_everywhere_at_once(worker: Worker, other: Worker, table: Table) -> None:
+    for version in range(1, 50):
+        born = date(1990, 1, 1).replace(day=version % 28 + 1)
+        (worker, other)[version % 2].users.save("alice", born)
+        for reader in (worker, other):
+            assert reader.users.find("alice") == Birthday(born, version)
+    assert len(table.read) == 1
+
+
+def test_a_batch_that_joins_several_leases_stores_them_all(
+    worker: Worker, other: Worker, table: Table
+) -> None:
+    table.rows |= dict.fromkeys(("alice", "bob", "carol"), Birthday(OLD, 1))
+    leases = worker.cached({"alice": None}, FOREVER) | other.cached({"bob": None}, FOREVER)
+    found = worker.reads(leases | {"carol": None}, FOREVER)
+    assert found.keys() == {"alice", "bob", "carol"}
+    cached = other.cached({"alice": None, "bob": None, "carol": None}, FOREVER)
+    assert isinstance(cached.pop("carol"), Lease)
+    assert cached == {"alice": Birthday(OLD, 1), "bob": Birthday(OLD, 1)}
+
+
+def test_a_refused_name_is_not_cached_and_its_neighbours_are(
+    worker: Worker, table: Table, store: redis.Redis
+) -> None:
+    table.rows["alice"] = Birthday(OLD, 1)
+    table.refused = {"bob"}
+    leases = worker.cached({"alice": None, "bob": None}, FOREVER)
+    found = worker.reads(dict(leases), FOREVER)
+    assert isinstance(found["bob"], Rejected)
+    assert held(store) == Birthday(OLD, 1)
+    assert held(store, "hello:1:bob") is None
+    results = worker.writes({"alice": NEW, "bob": NEW}, FOREVER)
+    assert isinstance(results["bob"], Rejected)
+    assert held(store) == Birthday(NEW, 2)
+
+
+@pytest.mark.parametrize("user", [Birthday(OLD, 1, stale=True), Birthday(None, 0, stale=True)])
+def test_what_may_be_stale_is_not_cached(
+    worker: Worker, table: Table, user: Birthday, store: redis.Redis
+) -> None:
+    table.rows["alice"] = user
+    assert worker.users.find("alice") == user
+    assert held(store) is None
+
+
+def test_users_in_the_cache_are_found_while_the_database_is_away(
+    worker: Worker, table: Table
+) -> None:
+    table.rows["alice"] = Birthday(OLD, 1)
+    worker.users.find("alice")
+    table.fail = DatabaseUnavailable("away")
+    assert worker.users.find("alice") == Birthday(OLD, 1)
+    with pytest.raises(DatabaseUnavailable):
+        worker.users.find("bob")
+
+
+def test_a_write_that_failed_may_have_been_committed(
+    worker: Worker, other: Worker, table: Table
+) -> None:
+    table.rows["alice"] = Birthday(OLD, 1)
+    other.users.find("alice")
+    table.fail = DatabaseUnavailable("the connection broke after the commit")
+    with pytest.raises(DatabaseUnavailable):
+        worker.users.save("alice", NEW)
+    table.fail = None
+    assert other.users.find("alice") == Birthday(NEW, 2)
+
+
+def test_the_date_is_cached_and_not_the_message(worker: Worker, table: Table) -> None:
+    days = [date(2026, 5, 15)]
+
+    def clock(zone: tzinfo) -> date:
+        return days[0]
+
+    client = falcon.testing.TestClient(create_app(worker.users, clock=clock))
+    table.rows["alice"] = Birthday(OLD, 1)
+    said = []
+    for day in (15, 16, 17, 18):
+        days[0] = date(2026, 5, day)
+        said.append(client.simulate_get("/hello/alice").json["message"].partition("! ")[2])
+    assert said == [
+        "Your birthday is in 2 day(s)",
+        "Your birthday is in 1 day(s)",
+        "Happy birthday!",
+        "Your birthday is in 364 day(s)",
+    ]
+    assert table.read == ["alice"]
+
+
+# A cache that is away
+
+
+@pytest.fixture(params=[REFUSE, BLACKHOLE])
+def outage(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def path(valkey: Valkey) -> Iterator[Proxy]:
+    """One worker's way to the cache."""
+    with Proxy(valkey.port) as path:
+        yield path
+
+
+@pytest.fixture
+def cut_off(work: Callable[..., Worker], path: Proxy) -> Worker:
+    """A worker that reaches the cache by `path`."""
+    return work(f"redis://127.0.0.1:{path.port}/0", timeout=0.3)
+
+
+def begin(outage: str, path: Proxy) -> None:
+    path.mode = outage
+    if outage == REFUSE:
+        path.reset()
+
+
+def test_without_the_cache_everything_is_answered(
+    cut_off: Worker, path: Proxy, table: Table, outage: str
+) -> None:
+    table.rows["alice"] = Birthday(OLD, 1)
+    cut_off.users.find("alice")
+    begin(outage, path)
+    for version in range(2, 6):
+        born = OLD.replace(year=1900 + version)
+        cut_off.users.save("alice", born)
+        assert cut_off.users.find("alice") == Birthday(born, version)
+    assert cut_off.cache.breaker.is_open
+
+
+def test_few_reads_wait_for_a_cache_that_does_not_answer(
+    cut_off: Worker, path: Proxy, table: Table
+) -> None:
+    table.rows["alice"] = Birthday(OLD, 1)
+    path.mode = BLACKHOLE
+    start = time.monotonic()
+    for _ in range(100):
+        assert cut_off.users.find("alice") == Birthday(OLD, 1)
+    # If each had waited until the cache's time is up, 0.3 s, these were 30 s.
+    assert time.monotonic() - start < 15
+
+
+def test_a_cache_that_was_never_there(work: Callable[..., Worker], table: Table) -> None:
+    worker = work(f"redis://127.0.0.1:{free_port()}/0")
+    worker.users.save("alice", OLD)
+    assert worker.users.find("alice") == Birthday(OLD, 1)
+
+
+@pytest.mark.parametrize("uri", ["", "redis://", "nonsense", "redis://127.0.0.1:1/x"])
+def test_a_cache_uri_that_was_changed_to_nonsense(
+    work: Callable[..., Worker], table: Table, uri: str
+) -> None:
+    worker = work(uri)
+    worker.users.save("alice", OLD)
+    assert worker.users.find("alice") == Birthday(OLD, 1)
+
+
+def test_a_worker_does_not_believe_what_it_could_not_outdate(
+    cut_off: Worker, path: Proxy, table: Table, outage: str, store: redis.Redis
+) -> None:
+    table.rows["alice"] = Birthday(OLD, 1)
+    cut_off.users.find("alice")
+    begin(outage, path)
+    cut_off.users.save("alice", NEW)
+    assert held(store) == Birthday(OLD, 1)
+    path.mode = PASS
+    # Until its background greenlet has had its turn, which is not before we wait.
+    cut_off.cache.breaker.succeeded()
+    assert cut_off.users.find("alice") == Birthday(NEW, 2)
+    eventually(lambda: gevent.sleep(0.01) or cut_off.cache.readable)
+    assert not store.exists(KEY)
+    eventually(lambda: cut_off.users.find("alice") and held(store) == Birthday(NEW, 2))
+
+
+def test_users_written_during_an_outage_are_all_removed(
+    cut_off: Worker, path: Proxy, table: Table, outage: str, store: redis.Redis
+) -> None:
+    names = [f"user-{n}" for n in range(3_000)]
+    table.rows |= dict.fromkeys(names, Birthday(OLD, 1))
+    cut_off.reads(cut_off.cached(dict.fromkeys(names), FOREVER), FOREVER)
+    assert len(store.keys("*user-*")) == len(names)
+    begin(outage, path)
+    cut_off.writes(dict.fromkeys(names, NEW), FOREVER)
+    path.mode = PASS
+    eventually(lambda: gevent.sleep(0.01) or cut_off.cache.readable)
+    assert store.keys("*user-*") == []
+
+
+def test_the_time_to_live_bounds_what_a_worker_without_the_cache_leaves_behind(
+    work: Callable[..., Worker], cut_off: Worker, path: Proxy, table: Table, outage: str
+) -> None:
+    other = work(ttl=3.0)
+    table.rows["alice"] = Birthday(OLD, 1)
+    other.users.find("alice")
+    begin(outage, path)
+    cut_off.users.save("alice", NEW)
+    # The one case: its writer cannot tell, and whoever reads elsewhere cannot know.
+    assert other.users.find("alice") == Birthday(OLD, 1)
+    eventually(lambda: other.users.find("alice") == Birthday(NEW, 2))
+
+
+def test_the_time_to_live_does_not_begin_again(
+    work: Callable[..., Worker], table: Table, store: redis.Redis
+) -> None:
+    worker = work(ttl=60)
+    table.rows["alice"] = Birthday(OLD, 1)
+    worker.users.find("alice")
+    store.pexpire(KEY, 1_000)
+    worker.users.find("alice")
+    worker.users.save("alice", OLD)
+    assert store.pttl(KEY) <= 1_000
+
+
+def test_a_write_reaches_the_cache_though_a_read_has_just_failed(
+    worker: Worker, other: Worker, table: Table
+) -> None:
+    table.rows["alice"] = Birthday(OLD, 1)
+    other.users.find("alice")
+
+    def fail() -> None:
+        raise CacheUnavailable("a pause of a quarter of a second")
+
+    with pytest.raises(CacheUnavailable):
+        worker.cache.attempt(fail)
+    worker.users.save("alice", NEW)
+    assert other.users.find("alice") == Birthday(NEW, 2)
+
+
+def test_a_write_reaches_the_cache_though_its_connection_was_cut(
+    worker: Worker, other: Worker, table: Table, store: redis.Redis
+) -> None:
+    # A load balancer or the server itself (`timeout`) drops connections that are idle.
+    worker.users.save("bob", OLD)
+    table.rows["alice"] = Birthday(OLD, 1)
+    other.users.find("alice")
+    store.client_kill_filter(_type="normal", skipme=True)
+    worker.users.save("alice", NEW)
+    table.read.clear()
+    assert held(store) in (None, Birthday(NEW, 2))
+    assert insist(lambda: other.users.find("alice")) == Birthday(NEW, 2)
+
+
+def test_a_read_uses_the_cache_though_its_connection_was_cut(
+    worker: Worker, table: Table, store: redis.Redis
+) -> None:
+    table.rows["alice"] = Birthday(OLD, 1)
+    worker.users.find("alice")
+    store.client_kill_filter(_type="normal", skipme=True)
+    assert worker.users.find("alice") == Birthday(OLD, 1)
+    assert table.read == ["alice"]
+
+
+def test_a_cache_that_failed_is_left_alone_and_tried_again(worker: Worker) -> None:
+    tried = []
+
+    def fail() -> None:
+        tried.append(time.monotonic())
+        raise CacheUnavailable("away")
+
+    def attempt() -> bool:
+        with pytest.raises(CacheUnavailable):
+            worker.cache.attempt(fail)
+        return len(tried) > 1
+
+    eventually(attempt, within=5)
+    first, second = tried
+    assert second - first >= 1.0
+
+
+# The service
+
+
+@pytest.fixture
+def settings(shared_cluster: Cluster, database: str) -> dict[str, str]:
+    return {"DB_URI": shared_cluster.uri(database), "CACHE_TIMEOUT": "1"}
+
+
+@pytest.fixture
+def reads_the_database(shared_cluster: Cluster, database: str) -> Callable[[Client, str], bool]:
+    """If a GET runs a statement."""
+
+    def reads(client: Client, name: str) -> bool:
+        before = shared_cluster.statements(database)
+        assert client.get(name).status == 200
+        return shared_cluster.statements(database) > before
+
+    return reads
+
+
+def test_the_service_reads_a_user_once(
+    settings: dict[str, str], valkey: Valkey, reads_the_database: Callable[[Client, str], bool]
+) -> None:
+    settings |= {"CACHE_URI": valkey.uri}
+    with (
+        Service(**settings).wait_until() as one,
+        Service(**settings).wait_until() as other,
+        one.client() as client,
+        other.client() as elsewhere,
+    ):
+        assert client.put("alice", "1990-05-17").status == 204
+        assert reads_the_database(client, "alice")
+        for _ in range(5):
+            assert not reads_the_database(client, "alice")
+            assert not reads_the_database(elsewhere, "alice")
+
+
+def test_services_that_share_a_cache_see_each_others_writes_at_once(
+    settings: dict[str, str], valkey: Valkey
+) -> None:
+    settings |= {"CACHE_URI": valkey.uri}
+    with (
+        Service(**settings).wait_until() as one,
+        Service(**settings).wait_until() as other,
+        one.client() as client,
+        other.client() as elsewhere,
+    ):
+        for n in range(100):
+            born = f"1990-{n % 12 + 1:02}-{n % 28 + 1:02}"
+            assert client.put("alice", born).status == 204
+            assert says(elsewhere.get("alice"), born)
+            client, elsewhere = elsewhere, client
+
+
+def test_the_service_forgets_a_cache_that_was_killed_and_finds_it_again(
+    settings: dict[str, str],
+    own_valkey: Valkey,
+    reads_the_database: Callable[[Client, str], bool],
+) -> None:
+    with (
+        Service(CACHE_URI=own_valkey.uri, **settings).wait_until() as service,
+        service.client() as client,
+    ):
+
+        def health() -> tuple[str, str]:
+            document = client.request("GET", "/health").json
+            return document["status"], document["dependencies"]["cache"]["state"]
+
+        client.put("alice", "1990-05-17")
+        assert health() == ("ok", "up")
+        own_valkey.kill()
+        for day in range(1, 10):
+            assert client.put("alice", f"1990-05-{day:02}").status == 204
+            assert says(client.get("alice"), f"1990-05-{day:02}")
+        assert health() == ("degraded", "down")
+        assert client.request("GET", "/health/ready").status == 200
+        own_valkey.start()
+        eventually(lambda: not reads_the_database(client, "alice"))
+        assert says(client.get("alice"), "1990-05-09")
+        assert health() == ("ok", "up")
+        assert service.log.count("the cache answers again") < 10
+        assert "Traceback" not in service.log
+
+
+def test_the_service_without_an_answer_from_the_cache(
+    settings: dict[str, str],
+    valkey: Valkey,
+    reads_the_database: Callable[[Client, str], bool],
+) -> None:
+    with (
+        Proxy(valkey.port) as path,
+        Service(CACHE_URI=f"redis://127.0.0.1:{path.port}", **settings).wait_until() as service,
+        service.client() as client,
+    ):
+        client.put("alice", "1990-05-17")
+        client.get("alice")
+        path.mode = BLACKHOLE
+        assert client.put("alice", "1991-06-18").status == 204
+        start = time.monotonic()
+        for _ in range(60):
+            assert says(client.get("alice"), "1991-06-18")
+        # If each had waited for the cache, a second, this were a minute.
+        assert time.monotonic() - start < 30
+        path.mode = PASS
+        eventually(lambda: not reads_the_database(client, "alice"))
+        assert says(client.get("alice"), "1991-06-18")
+
+
+def test_the_password_of_the_cache_is_rotated(
+    settings: dict[str, str],
+    own_valkey: Valkey,
+    tmp_path: Path,
+    reads_the_database: Callable[[Client, str], bool],
+) -> None:
+    def rotate(password: str) -> None:
+        uri = own_valkey.uri.replace("//", f"//:{quote(password, safe='')}@")
+        (tmp_path / "CACHE_URI").write_text(uri)
+        store.config_set("requirepass", password)
+        store.client_kill_filter(_type="normal", skipme=True)
+
+    # A connection that was there before needs no password.
+    with redis.Redis.from_url(own_valkey.uri, single_connection_client=True) as store:
+        rotate("p@ss:w/rd 1")
+        with (
+            Service(SECRETS_DIR=str(tmp_path), **settings).wait_until() as service,
+            service.client() as client,
+        ):
+            client.put("alice", "1990-05-17")
+            eventually(lambda: not reads_the_database(client, "alice"))
+            rotate("another")
+            eventually(lambda: not reads_the_database(client, "alice"))
+            assert "another" not in service.log

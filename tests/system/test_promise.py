@@ -1,0 +1,103 @@
+"""The promise, on real servers to which things happen."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.deployment import COMBINATIONS, Combination, Deployment, Usage
+from tests.system.promise import Row, violations
+from tests.system.workload import Today, Workload
+
+#: Shorter than usual, so that a fault shows all its stages in a few seconds.
+TIMEOUTS = {"STATEMENT_TIMEOUT": "1", "CONNECT_TIMEOUT": "1", "REQUEST_TIMEOUT": "3"}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Deployment]:
+    with Deployment(replicas=1, cache=True) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def deployment(shared: Deployment) -> Deployment:
+    """A primary, a replica and a cache, all well and empty; a test may stop any of them."""
+    shared.heal()
+    shared.empty()
+    return shared
+
+
+@pytest.fixture
+def today() -> Today:
+    return Today()
+
+
+def rows(deployment: Deployment, today: Today) -> dict[str, Row]:
+    stored = deployment.stored().items()
+    return {name: Row(today.days(born), version) for name, (born, version) in stored}
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
+def test_the_promise_is_kept_whatever_happens(
+    deployment: Deployment, today: Today, combination: Combination
+) -> None:
+    settings = TIMEOUTS | {"TIMEZONE": today.zone}
+    with deployment.services(combination, **settings) as services:
+        with Workload(services, today) as workload:
+            workload.recover()
+            before = Usage.of(deployment)
+            workload.proceed(1_000)
+            usage = Usage.of(deployment) - before
+            for fault in deployment.faults(combination).values():
+                with fault():
+                    workload.proceed(800)
+                workload.recover()
+        found = violations(workload.history, rows(deployment, today))
+    assert found == []
+    # It was worth checking: everything took part, and was missed.
+    seen = Counter((o.method, "stale" if o.stale else o.status) for o in workload.history)
+    assert min(seen["GET", 200], seen["PUT", 204]) > 200
+    assert seen["PUT", 503] > 0
+    assert (seen["GET", "stale"] > 0) == combination.replica
+    assert (usage.replica_batches > 0) == combination.replica
+    assert (usage.cache_hits > 0) == combination.cache
+
+
+def reasons(
+    deployment: Deployment, today: Today, combination: Combination, application: str
+) -> set[str]:
+    """Why an application breaks the promise while nothing happens."""
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:hello.server", application]
+    # Where the machine is slow, that is not to be taken for a cache that is away.
+    settings = {"TIMEZONE": today.zone, "CACHE_TIMEOUT": "5"}
+    with deployment.services(combination, command=command, **settings) as services:
+        with Workload(services, today) as workload:
+            workload.proceed(2_000)
+        return {v.reason for v in violations(workload.history, rows(deployment, today))}
+
+
+@pytest.fixture
+def slow_replica(deployment: Deployment) -> Iterator[Deployment]:
+    """A deployment whose replica shows a commit some milliseconds after the primary."""
+    deployment.replica.query("ALTER SYSTEM SET recovery_min_apply_delay = '10ms'")
+    deployment.replica.query("SELECT pg_reload_conf()")
+    yield deployment
+    deployment.replica.query("ALTER SYSTEM RESET recovery_min_apply_delay")
+    deployment.replica.query("SELECT pg_reload_conf()")
+
+
+def test_a_fence_that_comes_after_the_snapshot_is_found_out(
+    slow_replica: Deployment, today: Today
+) -> None:
+    combination = Combination(replica=True)
+    assert reasons(slow_replica, today, combination, "hello.app:wsgi()") == set()
+    broken = reasons(slow_replica, today, combination, "tests.system.broken:late_fence()")
+    assert "a date that was overtaken" in broken
+
+
+def test_a_cache_without_leases_is_found_out(deployment: Deployment, today: Today) -> None:
+    combination = Combination(cache=True)
+    assert reasons(deployment, today, combination, "hello.app:wsgi()") == set()
+    broken = reasons(deployment, today, combination, "tests.system.broken:unguarded_cache()")
+    assert "a date that was overtaken" in broken

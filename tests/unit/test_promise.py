@@ -1,0 +1,173 @@
+"""The checker of the promise, on histories that are known to keep it or to break it."""
+
+import itertools
+
+import pytest
+
+from tests.system.promise import Operation, Row, violations
+
+
+def put(
+    start: float, end: float, value: str, status: int | None = 204, key: str = "a"
+) -> Operation:
+    return Operation(start, end, "writer", "PUT", key, value, status)
+
+
+def get(
+    start: float,
+    end: float,
+    value: str | None,
+    *,
+    status: int | None = None,
+    stale: bool = False,
+    key: str = "a",
+) -> Operation:
+    status = status or (404 if value is None else 200)
+    return Operation(start, end, "reader", "GET", key, value, status, stale)
+
+
+#: Time runs from left to right. Each history is checked in every order of its operations.
+KEPT = {
+    "nothing": [],
+    "never put": [get(1, 2, None)],
+    "the last date": [put(1, 2, "x"), get(3, 4, "x")],
+    "before the PUT ended, the old": [put(1, 2, "x"), put(3, 6, "y"), get(4, 5, "x")],
+    "before the PUT ended, the new": [put(1, 2, "x"), put(3, 6, "y"), get(4, 5, "y")],
+    "before the PUT ended, the new and then the old": [
+        put(1, 2, "x"),
+        put(3, 8, "y"),
+        get(4, 5, "y"),
+        get(6, 7, "x"),
+    ],
+    "begun before the PUT ended": [put(1, 2, "x"), put(3, 5, "y"), get(4, 6, "x")],
+    "begun when the PUT ended": [put(1, 2, "x"), put(3, 5, "y"), get(5, 6, "x")],
+    "not found while the first PUT runs": [put(1, 4, "x"), get(2, 3, None)],
+    "a later date than the last acknowledged": [
+        put(1, 2, "x"),
+        put(3, 9, "y"),
+        get(4, 5, "y"),
+    ],
+    "two that overlap, in one order": [put(1, 4, "x"), put(2, 3, "y"), get(5, 6, "x")],
+    "two that overlap, in the other": [put(1, 4, "x"), put(2, 3, "y"), get(5, 6, "y")],
+    "overlapping an overtaker is not enough": [
+        put(1, 3, "x"),
+        put(2, 5, "y"),
+        put(4, 6, "z"),
+        get(7, 8, "y"),
+    ],
+    "refused, and not seen": [put(1, 2, "x"), put(3, 4, "y", 503), get(5, 6, "x")],
+    "refused, and seen": [put(1, 2, "x"), put(3, 4, "y", 503), get(5, 6, "y")],
+    "unanswered, and seen much later": [
+        put(1, 2, "x"),
+        put(3, 4, "y", None),
+        get(5, 6, "x"),
+        put(7, 8, "z"),
+        get(9, 10, "y"),
+    ],
+    "repeated until acknowledged": [put(1, 2, "x", 503), put(3, 4, "x"), get(5, 6, "x")],
+    "old, and says so": [put(1, 2, "x"), put(3, 4, "y"), get(5, 6, "x", stale=True)],
+    "missing, and says so": [put(1, 2, "x"), get(3, 4, None, stale=True)],
+    "no answer": [put(1, 2, "x"), get(3, 4, None, status=503)],
+    "of another key": [put(1, 2, "x"), put(3, 4, "y", key="b"), get(5, 6, "x")],
+}
+
+BROKEN = {
+    "overtaken": [put(1, 2, "x"), put(3, 4, "y"), get(5, 6, "x")],
+    "overtaken long ago": [put(1, 2, "x"), put(3, 4, "y"), put(5, 6, "z"), get(7, 8, "x")],
+    "overtaken by one, while another is under way": [
+        put(1, 2, "x"),
+        put(3, 4, "y"),
+        put(5, 9, "z"),
+        get(6, 7, "x"),
+    ],
+    "overtaken in the middle of two others": [
+        put(1, 2, "x"),
+        put(3, 4, "y"),
+        put(3.5, 9, "z"),
+        get(5, 6, "x"),
+    ],
+    "overtaken, though another that overlapped it was acknowledged later": [
+        put(1, 3, "x"),
+        put(4, 5, "y"),
+        put(2, 6, "z"),
+        get(7, 8, "x"),
+    ],
+    "not found after a PUT": [put(1, 2, "x"), get(3, 4, None)],
+    "a date out of thin air": [put(1, 2, "x"), get(3, 4, "y")],
+    "a date of another key": [put(1, 2, "x"), put(1, 2, "y", key="b"), get(3, 4, "y")],
+    "a date from the future": [put(1, 2, "x"), get(3, 4, "y"), put(5, 6, "y")],
+    "a server error": [get(1, 2, None, status=500)],
+    "a PUT that was turned down": [put(1, 2, "x", 400)],
+    "a PUT that was answered like a GET": [put(1, 2, "x", 200)],
+    "a stale answer is no excuse for the next": [
+        put(1, 2, "x"),
+        put(3, 4, "y"),
+        get(5, 6, "x", stale=True),
+        get(7, 8, "x"),
+    ],
+}
+
+
+@pytest.mark.parametrize("history", KEPT.values(), ids=KEPT.keys())
+def test_a_history_that_keeps_the_promise(history: list[Operation]) -> None:
+    for ordered in itertools.permutations(history):
+        assert violations(ordered) == []
+
+
+@pytest.mark.parametrize("history", BROKEN.values(), ids=BROKEN.keys())
+def test_a_history_that_breaks_the_promise(history: list[Operation]) -> None:
+    for ordered in itertools.permutations(history):
+        assert len(violations(ordered)) == 1
+
+
+def test_a_violation_shows_the_read_and_the_write_that_it_missed() -> None:
+    history = [put(1, 2, "x"), put(3, 4, "y"), put(5, 6, "z"), get(7, 8, "x")]
+    [violation] = violations(history)
+    assert violation.operation == history[-1]
+    assert violation.write == history[-2]
+
+
+def test_every_violation_is_reported() -> None:
+    history = [put(1, 2, "x"), put(3, 4, "y"), *(get(5, 6, "x") for _ in range(10))]
+    assert len(violations(history)) == 10
+
+
+@pytest.mark.parametrize(
+    ("row", "kept"),
+    [
+        (Row("y", 2), True),
+        (Row("y", 3), True),
+        (Row("x", 2), False),
+        (Row("z", 3), False),
+        (Row("y", 1), False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_what_was_acknowledged_is_in_the_database(row: Row | None, kept: bool) -> None:
+    rows = {"a": row} if row else {}
+    found = violations([put(1, 2, "x"), put(3, 4, "y")], rows)
+    assert (found == []) == kept
+    assert all(violation.operation.client == "the database" for violation in found)
+
+
+@pytest.mark.parametrize("row", [Row("x", 1), Row("y", 2)], ids=str)
+def test_a_put_of_unknown_outcome_may_be_in_the_database_or_not(row: Row) -> None:
+    history = [put(1, 2, "x"), put(3, 4, "y", 503)]
+    assert violations(history, {"a": row}) == []
+
+
+def test_a_put_of_unknown_outcome_may_be_the_only_one() -> None:
+    history = [put(1, 2, "x", None)]
+    assert violations(history, {}) == []
+    assert violations(history, {"a": Row("x", 1)}) == []
+
+
+@pytest.mark.parametrize("row", [Row("x", 1), Row("y", 1)], ids=str)
+def test_of_two_puts_that_overlap_one_may_never_be_seen(row: Row) -> None:
+    # Two writers of one user can share a statement, which stores one date.
+    assert violations([put(1, 4, "x"), put(2, 3, "y")], {"a": row}) == []
+
+
+def test_a_row_that_nobody_put_is_not_ours() -> None:
+    assert violations([put(1, 2, "x")], {"a": Row("x", 1), "b": Row("y", 7)}) == []

@@ -1,14 +1,16 @@
 # `make help` lists what there is. Everything runs in a virtual environment of its own.
 
 port ?= 8080
+org ?=
 PYTHON ?= python3
 VENV ?= .venv
 
 export PORT = $(port)
+export port
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint format clean
+.PHONY: help dev test lint format build run upload-prod up down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +29,22 @@ lint: $(VENV)/ready ## Check style and types
 format: $(VENV)/ready ## Format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+build: ## Build the image hello:dev
+	docker build --tag hello:dev --build-arg REVISION="$$(git rev-parse HEAD)" .
+
+run: ## Run that image on port=8080 as Kubernetes would: no root, nothing to write on
+	@scripts/run
+
+upload-prod: ## Push the image of this commit to org=… and write deployment.yml
+	@scripts/upload-prod "$(org)"
+
+up: build ## Run everything with compose on port=8080: two instances, PostgreSQL, Valkey
+	@scripts/secrets
+	docker compose up --detach --wait
+
+down: ## Stop what `make up` started, and forget its data
+	docker compose down --volumes
 
 clean: ## Remove what the other commands made
 	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # The base can be pinned: --build-arg BASE=python:3.13-slim-trixie@sha256:…
 ARG BASE=python:3.13-slim-trixie
 

@@ -16,7 +16,7 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 dev: $(VENV)/ready ## Run the service on port=8080, in memory, reloading on change
-	@VENV=$(VENV) scripts/dev
+	@VENV=$(VENV) exec scripts/dev
 
 test: $(VENV)/ready ## Run every test
 	$(VENV)/bin/python -m pytest

@@ -51,7 +51,7 @@ class Backends:
         # SQLite answers within the call: a second lane would never run.
         read_lanes = 1 if settings.db_uri.is_sqlite else settings.read_lanes
         readers: list[Any] = [self._reader(n) for n in range(read_lanes)]
-        writer: Any = partial(Session(self._primary, "primary").run, save)
+        writer: Any = Session(self._primary, "primary").lane(save)
         cached: list[CacheReads] = []
         if self._cache is not None:
             readers = [FillingReads(reader, self._cache) for reader in readers]
@@ -68,7 +68,7 @@ class Backends:
     def _reader(self, lane: int) -> Any:
         primary = Session(self._primary, "primary")
         if not self._replicas:
-            return partial(primary.run, find)
+            return primary.lane(find)
         # Each lane prefers another replica.
         turned = self._replicas[lane % len(self._replicas) :] + self._replicas
         replicas = [

@@ -116,7 +116,6 @@ class Batcher(Generic[Value, Result]):
         finally:
             self._idle.append(lane)
             if self._waiting:
-                self._last = len(self._waiting)
                 gevent.spawn_raw(self._run, self._idle.pop())
         result = results.get(key)
         if isinstance(result, Exception):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from hello import schema
@@ -68,6 +69,12 @@ class Session(Generic[AnyConnection]):
         self._name = name
         self._connection: AnyConnection | None = None
         self._failing = False
+
+    def lane(
+        self, statement: Callable[[AnyConnection, dict[str, Value], float], Mapping[str, Result]]
+    ) -> Callable[[dict[str, Value], float], Mapping[str, Result | Exception]]:
+        """A lane that runs `statement` in this session."""
+        return partial(self.run, statement)
 
     def run(
         self,

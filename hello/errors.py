@@ -9,8 +9,7 @@
     │       └── SchemaOutdated   the database waits for `python -m hello migrate`
     └── Rejected                 the database refuses this very value
 
-Messages are shown to clients and written to logs, so they never hold a URI, a
-password, a username or a date.
+A message is for the log; it holds no URI, password, username or date. Clients see `detail`.
 """
 
 
@@ -19,7 +18,9 @@ class ServiceError(Exception):
 
 
 class Unavailable(ServiceError):
-    pass
+    @property
+    def detail(self) -> str:
+        return str(self)
 
 
 class Overloaded(Unavailable):
@@ -31,7 +32,10 @@ class DeadlineExceeded(Unavailable):
 
 
 class DatabaseUnavailable(Unavailable):
-    pass
+    @property
+    def detail(self) -> str:
+        # Drivers' messages name hosts and users.
+        return "the database does not answer"
 
 
 class ConnectionBroken(DatabaseUnavailable):
@@ -39,7 +43,9 @@ class ConnectionBroken(DatabaseUnavailable):
 
 
 class SchemaOutdated(DatabaseUnavailable):
-    pass
+    @property
+    def detail(self) -> str:
+        return str(self)
 
 
 class Rejected(ServiceError):

@@ -16,18 +16,23 @@ HEADERS = {
 }
 
 
-class RequestID:
-    """Gives every request an id: the caller's `X-Request-ID` if it is sane, else a new one."""
-
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+def request_id(req: falcon.Request) -> str:
+    """The id of a request: the caller's `X-Request-ID` if it is sane, else a new one."""
+    known: str | None = getattr(req.context, "request_id", None)
+    if known is None:
         given = req.env.get("HTTP_X_REQUEST_ID")
-        sane = given and _SANE.fullmatch(given)
-        req.context.request_id = given if sane else os.urandom(16).hex()
+        known = given if given and _SANE.fullmatch(given) else os.urandom(16).hex()
+        req.context.request_id = known
+    return known
+
+
+class RequestID:
+    """Adds the id of the request to every answer."""
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
     ) -> None:
-        resp.set_header("X-Request-ID", req.context.request_id)
+        resp.set_header("X-Request-ID", request_id(req))
 
 
 class CommonHeaders:

@@ -176,7 +176,7 @@ class PostgreSQL:
         extensions.set_wait_callback(_wait)
 
     def connect(self, deadline: float) -> PostgreSQLConnection:
-        error = DatabaseUnavailable("no time is left to connect")
+        error = DatabaseUnavailable("no host of the database could be resolved in time")
         for parameters in self._candidates(deadline):
             end = min(deadline, time.monotonic() + self._connect_timeout)
             try:

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import falcon
 
 from hello.errors import Rejected, Unavailable
+from hello.middleware import request_id
 
 log = logging.getLogger(__name__)
 
@@ -104,13 +105,13 @@ def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErro
         document = {"type": "about:blank", "title": status.phrase}
     document["status"] = status.value
     document["detail"] = error.description or status.description or status.phrase
-    document["request_id"] = getattr(req.context, "request_id", None)
+    document["request_id"] = request_id(req)
     resp.data = json.dumps(document, ensure_ascii=False).encode()
     resp.content_type = MEDIA_TYPE
 
 
 def unavailable(req: Any, resp: Any, ex: Unavailable, params: Any) -> None:
-    raise TryLater(f"{str(ex)[:1].upper()}{str(ex)[1:]}.") from ex
+    raise TryLater(f"{ex.detail[0].upper()}{ex.detail[1:]}.") from ex
 
 
 def rejected(req: Any, resp: Any, ex: Rejected, params: Any) -> None:
@@ -119,7 +120,7 @@ def rejected(req: Any, resp: Any, ex: Rejected, params: Any) -> None:
 
 def unexpected(req: falcon.Request, resp: Any, ex: Exception, params: Any) -> None:
     # The values of the request are personal data and stay out of the log.
-    log.error("defect while answering request %s", req.context.request_id, exc_info=ex)
+    log.error("defect while answering request %s", request_id(req), exc_info=ex)
     raise InternalError("The service made a mistake. It is in the log.") from ex
 
 

@@ -16,7 +16,7 @@ import gevent
 
 from hello.breaker import Breaker
 from hello.database import Session, find
-from hello.errors import DatabaseUnavailable
+from hello.errors import DatabaseUnavailable, Rejected
 from hello.models import Birthday
 from hello.postgresql import Position, PostgreSQLConnection
 from hello.telemetry import count
@@ -101,6 +101,8 @@ class FencedReads:
                 replica.breaker.failed()
                 count("replica_failures")
                 return None
+            except Rejected:
+                return None  # the primary's session finds out which name is at fault
             if fence is None:
                 replica.breaker.succeeded()
                 count("stale_reads")

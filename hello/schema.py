@@ -6,7 +6,7 @@ table `schema_migration` records which were applied.
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import peewee
@@ -44,9 +44,7 @@ def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
     """
     database: peewee.Database
     if uri.is_sqlite:
-        database = peewee.SqliteDatabase(
-            uri.sqlite_path, timeout=timeout, pragmas={"journal_mode": "wal"}
-        )
+        database = peewee.SqliteDatabase(uri.sqlite_path, timeout=timeout)
     else:
         parameters = parse_dsn(uri.text)
         if "," in parameters.get("host", ""):
@@ -94,7 +92,12 @@ def _alone(database: peewee.Database, wait: float) -> Iterator[None]:
     if isinstance(database, peewee.SqliteDatabase):
         # A reader of the history table becomes a writer later, which SQLite may refuse:
         # be the writer from the beginning.
-        with database.atomic("IMMEDIATE"):
+        database.pragma("busy_timeout", int(wait * 1000))
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(database.atomic("IMMEDIATE"))
+            except peewee.OperationalError as ex:
+                raise DatabaseUnavailable(f"{ex} after {wait:g} s") from ex
             yield
         return
     # A script that waits for a lock blocks every query behind it: better to give up

@@ -32,8 +32,8 @@ worker_connections = 1000
 # service dropped it first, the balancer would now and then send a request into a
 # connection that is being closed, and answer 502.
 keepalive = 75
-# On SIGTERM, the time for the requests in flight. Longer than a request may take.
-graceful_timeout = int(_settings.graceful_timeout)
+# After SIGTERM the workers end by themselves within GRACEFUL_TIMEOUT; then they are killed.
+graceful_timeout = _settings.graceful_timeout + 3
 # A worker whose event loop has stood still for so long is replaced.
 timeout = 30
 # Heartbeats are file writes; on some disks those stall. This one is memory.
@@ -46,6 +46,9 @@ limit_request_fields = 100
 limit_request_field_size = 8190
 # The parser that hello/worker.py extends, whatever else is installed.
 http_parser = "python"
+# Nothing here depends on the client's address or scheme: no forwarding header is believed.
+forwarded_allow_ips = ""
+forwarder_headers = ""
 # gunicorn would open a control socket in HOME; nothing here uses it.
 control_socket_disable = True
 # In the process list, instead of "gunicorn".
@@ -57,3 +60,7 @@ loglevel = _settings.log_level
 accesslog = "-" if _settings.access_log else None
 # The path holds a username: the line has the method, the status and the time alone.
 access_log_format = "%(t)s %(m)s %(s)s %(B)s bytes %(D)s us %({x-request-id}o)s"
+
+
+def pre_request(worker: object, req: object) -> None:
+    """gunicorn's own logs the path at level debug, and with it a username."""

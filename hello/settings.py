@@ -37,6 +37,10 @@ class DatabaseURI:
     @classmethod
     def parse(cls, text: str) -> "DatabaseURI":
         """Raises ValueError, with a message that does not hold the text."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("not UTF-8") from None
         uri = cls(text)
         if text.startswith("sqlite://"):
             rest = text.removeprefix("sqlite://")
@@ -46,9 +50,14 @@ class DatabaseURI:
                 )
         elif text.startswith(("postgresql://", "postgres://")):
             try:
-                parse_dsn(text)
+                parameters = parse_dsn(text)
             except psycopg2.Error:
                 raise ValueError("not a URI that libpq understands") from None
+            # libpq looks at ports when it connects. A `/` in a password that is not written
+            # %2F makes a port of it, which would then be quoted in the log.
+            ports = parameters.get("port", "").split(",")
+            if not all(port == "" or (port.isascii() and port.isdigit()) for port in ports):
+                raise ValueError("a port is not a number; is the password percent-encoded?")
         else:
             raise ValueError("must begin with sqlite:// or postgresql://")
         return uri
@@ -149,8 +158,8 @@ def _seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 3600:
-        raise ValueError("must be a number of seconds, above 0 and at most 3600")
+    if not 0.001 <= value <= 3600:
+        raise ValueError("must be a number of seconds, at least a millisecond and at most an hour")
     return value
 
 
@@ -172,7 +181,7 @@ def _time_zone(text: str) -> ZoneInfo:
 def _pattern(text: str) -> str:
     try:
         regex.compile(text)
-    except regex.error:
+    except (regex.error, ValueError, RecursionError):
         raise ValueError("must be a regular expression") from None
     return text
 

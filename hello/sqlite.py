@@ -61,9 +61,13 @@ class SQLiteFile:
     def connect(self, deadline: float) -> SQLiteConnection:
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
-            # Readers and a writer do not stop each other; a commit is on the disk.
-            connection.execute("PRAGMA journal_mode = wal")
-            connection.execute("PRAGMA synchronous = full")
+            try:
+                # Readers and a writer do not stop each other; a commit is on the disk.
+                connection.execute("PRAGMA journal_mode = wal")
+                connection.execute("PRAGMA synchronous = full")
+            except BaseException:
+                connection.close()
+                raise
             return connection
 
         return SQLiteConnection(patiently(connect, deadline))

@@ -36,8 +36,8 @@ class Usernames:
         Raises InvalidUsername.
         """
         name = raw if raw.isascii() else unicodedata.normalize("NFC", raw)
-        if len(name) > MAX_LENGTH:
-            raise InvalidUsername(f"A username has at most {MAX_LENGTH} characters.")
+        if not 1 <= len(name) <= MAX_LENGTH:
+            raise InvalidUsername(f"A username has 1 to {MAX_LENGTH} characters.")
         if _NEVER.search(name):
             raise InvalidUsername("The username is not valid UTF-8, or contains NUL.")
         if not self._matches(name):

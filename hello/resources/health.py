@@ -62,7 +62,7 @@ class Ready:
         try:
             self._read(TIMEOUT)
         except Unavailable as ex:
-            _answer(resp, False, {"status": "unavailable", "reason": str(ex)})
+            _answer(resp, False, {"status": "unavailable", "reason": ex.detail})
         else:
             _answer(resp, True, {"status": "ready"})
 
@@ -106,6 +106,6 @@ class Summary:
         try:
             details = check(TIMEOUT)
         except Unavailable as ex:
-            return {"state": "down", "reason": str(ex)}
+            return {"state": "down", "reason": ex.detail}
         latency = round((time.monotonic() - start) * 1000, 2)
         return {"state": "up", "latency_ms": latency, **details}

@@ -1,4 +1,3 @@
-import json
 import re
 from collections.abc import Callable
 from datetime import date, tzinfo
@@ -53,9 +52,7 @@ class Hello:
             raise problems.UserNotFound("There is no entry for this username.")
         days = days_until_birthday(user.date_of_birth, today)
         message = f"Your birthday is in {days} day(s)" if days else "Happy birthday!"
-        resp.data = json.dumps(
-            {"message": f"Hello, {name}! {message}"}, ensure_ascii=False
-        ).encode()
+        resp.data = b'{"message": %s}' % msgspec.json.encode(f"Hello, {name}! {message}")
 
     on_head = on_get
 

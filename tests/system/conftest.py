@@ -4,6 +4,8 @@ from itertools import count
 import pytest
 
 from tests.system.postgres import Cluster
+from tests.system.processes import eventually
+from tests.system.proxy import Proxy
 from tests.system.service import migrate
 
 _numbers = count(1)
@@ -33,9 +35,34 @@ def empty_database(shared_cluster: Cluster) -> str:
     return name
 
 
-@pytest.fixture
-def database(shared_cluster: Cluster, empty_database: str) -> str:
-    """The name of a new database with the current schema."""
-    done = migrate(shared_cluster.uri(empty_database))
+def _migrate(cluster: Cluster, database: str) -> str:
+    done = migrate(cluster.uri(database))
     assert done.returncode == 0, done.stderr
-    return empty_database
+    return database
+
+
+@pytest.fixture
+def own_database(shared_cluster: Cluster, empty_database: str) -> str:
+    """The name of a new database with the current schema, which a test may change."""
+    return _migrate(shared_cluster, empty_database)
+
+
+@pytest.fixture(scope="session")
+def _database(shared_cluster: Cluster) -> str:
+    shared_cluster.query("CREATE DATABASE hello")
+    return _migrate(shared_cluster, "hello")
+
+
+@pytest.fixture
+def database(shared_cluster: Cluster, _database: str) -> str:
+    """The name of a database with the current schema, without users and connections."""
+    eventually(lambda: not shared_cluster.sessions(_database))
+    shared_cluster.query("TRUNCATE users", _database)
+    return _database
+
+
+@pytest.fixture
+def proxy(shared_cluster: Cluster) -> Iterator[Proxy]:
+    """A network path to the shared server that can be made to fail."""
+    with Proxy(shared_cluster.port) as proxy:
+        yield proxy

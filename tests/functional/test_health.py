@@ -1,0 +1,135 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hello import schema
+from hello.app import create_app
+from hello.database import Session, find, save
+from hello.errors import DatabaseUnavailable, SchemaOutdated
+from hello.lifecycle import Process
+from hello.settings import DatabaseURI
+from hello.sqlite import SQLiteConnection, SQLiteFile
+from hello.users import Users
+from tests.functional.client import Client, assert_problem
+
+MakeClient = Callable[[Exception], Client]
+
+DOWN = DatabaseUnavailable("connection refused")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("live", "live"), ("ready", "ready"), ("startup", "started")]
+)
+def test_probes_of_a_healthy_service(client: Client, path: str, status: str) -> None:
+    response = client.ask("GET", f"/health/{path}")
+    assert response.status_int == 200
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json == {"status": status}
+
+
+def test_the_summary_names_each_dependency_with_its_latency(client: Client) -> None:
+    response = client.ask("GET", "/health")
+    assert response.status_int == 200
+    document = response.json
+    assert document.keys() == {"status", "dependencies"}
+    assert document["status"] == "ok"
+    assert document["dependencies"].keys() == {"database"}
+    database = document["dependencies"]["database"]
+    assert database.keys() == {"state", "latency_ms"}
+    assert database["state"] == "up"
+    assert database["latency_ms"] >= 0
+
+
+def test_without_a_database_the_service_is_alive_but_not_ready(failing_client: MakeClient) -> None:
+    client = failing_client(DOWN)
+    for path in ("live", "startup"):
+        assert client.ask("GET", f"/health/{path}").status_int == 200
+    response = client.ask("GET", "/health/ready")
+    assert response.status_int == 503
+    assert response.json == {"status": "unavailable", "reason": "the database does not answer"}
+    response = client.ask("GET", "/health")
+    assert response.status_int == 503
+    assert response.json == {
+        "status": "unavailable",
+        "dependencies": {"database": {"state": "down", "reason": "the database does not answer"}},
+    }
+    assert client.ask("HEAD", "/health/ready").status_int == 503
+    assert client.ask("HEAD", "/health").status_int == 503
+
+
+def test_a_draining_service_is_alive_and_answers_but_is_not_ready(users: Users) -> None:
+    process = Process()
+    client = Client(create_app(users, process=process))
+    assert client.ask("GET", "/health/ready").status_int == 200
+    process.draining = True
+    response = client.ask("GET", "/health/ready")
+    assert (response.status_int, response.json) == (503, {"status": "draining"})
+    response = client.ask("GET", "/health")
+    assert (response.status_int, response.json["status"]) == (503, "draining")
+    assert client.ask("GET", "/health/live").status_int == 200
+    assert client.ask("GET", "/health/startup").status_int == 200
+    assert client.put_user("alice", "1990-05-17").status_int == 204
+
+
+def test_only_readiness_and_the_summary_ask_the_database() -> None:
+    deadlines = []
+
+    def lane(batch: object, deadline: float) -> dict:
+        deadlines.append(deadline)
+        return {}
+
+    client = Client(create_app(Users([lane], [lane], timeout=60)))
+    client.ask("GET", "/health/live")
+    client.ask("GET", "/health/startup")
+    assert deadlines == []
+    client.ask("GET", "/health/ready")
+    client.ask("GET", "/health")
+    assert len(deadlines) == 2
+
+
+def test_a_probe_does_not_wait_as_long_as_a_request() -> None:
+    deadlines = []
+
+    def lane(batch: object, deadline: float) -> dict:
+        deadlines.append(deadline)
+        return {}
+
+    client = Client(create_app(Users([lane], [lane], timeout=600)))
+    client.get_user("alice")
+    client.ask("GET", "/health/ready")
+    request, probe = deadlines
+    assert probe < request - 500
+
+
+def test_a_service_on_an_old_schema_says_so_until_it_was_migrated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hello")
+    path = tmp_path / "users.db"
+    connections: list[SQLiteConnection] = []
+
+    class Route(SQLiteFile):
+        def connect(self, deadline: float) -> SQLiteConnection:
+            connections.append(super().connect(deadline))
+            return connections[-1]
+
+    route = Route(str(path))
+    client = Client(create_app(Users([Session(route).lane(find)], [Session(route).lane(save)])))
+    reason = f"the schema lacks {', '.join(schema.NAMES)}: run python -m hello migrate"
+    response = client.ask("GET", "/health/ready")
+    assert (response.status_int, response.json["reason"]) == (503, reason)
+    assert_problem(client.put_user("alice", "1990-05-17"), 503, "try-later")
+    assert_problem(client.get_user("alice"), 503, "try-later")
+    assert client.ask("GET", "/health/live").status_int == 200
+    assert f"the database does not answer: {SchemaOutdated(reason)}" in caplog.messages
+
+    database = schema.connect(DatabaseURI(f"sqlite:///{path}"), timeout=5)
+    schema.upgrade(database)
+    database.close()
+    assert client.ask("GET", "/health/ready").status_int == 200
+    assert client.put_user("alice", "1990-05-17").status_int == 204
+    assert client.get_user("alice").status_int == 200
+    for connection in connections:
+        connection.close()

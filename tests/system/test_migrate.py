@@ -1,0 +1,247 @@
+"""`python -m hello migrate` on PostgreSQL, and what a running service makes of it."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from subprocess import CompletedProcess
+
+from hello import schema
+from tests.system.postgres import Cluster
+from tests.system.processes import eventually
+from tests.system.service import Service, migrate
+
+APPLIED = "".join(f"applied: {name}\n" for name in schema.NAMES)
+REVERTED = "".join(f"reverted: {name}\n" for name in reversed(schema.NAMES))
+PENDING = "".join(f"pending: {name}\n" for name in schema.NAMES)
+
+#: More than a process takes to start and to give up, on a slow machine.
+BOUND = 30.0
+
+#: Takes the lock of a migration. Its number stays the same from release to release, or
+#: two releases would migrate at once.
+TAKE_LOCK = f"SELECT pg_advisory_lock({int.from_bytes(b'hello', 'big')})"
+
+
+def _tables(cluster: Cluster, database: str) -> list[str]:
+    rows = cluster.query(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        " ORDER BY relname",
+        database,
+    )
+    return [name for (name,) in rows]
+
+
+def _failed(done: CompletedProcess) -> bool:
+    """If it failed with one line that begins as it should, and no stack trace."""
+    return (
+        done.returncode == 1
+        and done.stdout == ""
+        and done.stderr.startswith("hello: ")
+        and "Traceback" not in done.stderr
+    )
+
+
+def test_up_and_down(shared_cluster: Cluster, empty_database: str) -> None:
+    uri = shared_cluster.uri(empty_database)
+
+    done = migrate(uri, "--check")
+    assert (done.returncode, done.stdout, done.stderr) == (1, PENDING, "")
+    # To look changes nothing.
+    assert _tables(shared_cluster, empty_database) == []
+
+    done = migrate(uri)
+    assert (done.returncode, done.stdout, done.stderr) == (0, APPLIED, "")
+    assert _tables(shared_cluster, empty_database) == ["schema_migration", "users"]
+    done = migrate(uri, "--check")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = migrate(uri)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing to do\n", "")
+
+    done = migrate(uri, "--down", schema.NAMES[0])
+    assert (done.returncode, done.stdout, done.stderr) == (0, REVERTED, "")
+    assert _tables(shared_cluster, empty_database) == ["schema_migration"]
+    done = migrate(uri, "--check")
+    assert (done.returncode, done.stdout, done.stderr) == (1, PENDING, "")
+    done = migrate(uri, "--down")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing to do\n", "")
+    assert _failed(migrate(uri, "--down", schema.NAMES[0]))
+
+
+def test_the_schema(shared_cluster: Cluster, database: str) -> None:
+    columns = shared_cluster.query(
+        """
+        SELECT attname, format_type(atttypid, atttypmod), attnotnull
+        FROM pg_attribute WHERE attrelid = 'users'::regclass AND attnum > 0 ORDER BY attnum
+        """,
+        database,
+    )
+    assert columns == [
+        ("username", "character varying(64)", True),
+        ("date_of_birth", "date", True),
+        ("version", "bigint", True),
+        ("created_at", "timestamp with time zone", True),
+        ("updated_at", "timestamp with time zone", True),
+    ]
+    indexes = shared_cluster.query(
+        "SELECT indexdef FROM pg_indexes WHERE tablename = 'users'", database
+    )
+    assert indexes == [("CREATE UNIQUE INDEX users_pkey ON public.users USING btree (username)",)]
+    # The order of the operating system's C library changes from one release to the next.
+    collation = """
+        SELECT collname FROM pg_attribute JOIN pg_collation ON pg_collation.oid = attcollation
+        WHERE attrelid = 'users'::regclass AND attname = 'username'
+    """
+    assert shared_cluster.query(collation, database) == [("C",)]
+
+
+def test_ten_at_once(shared_cluster: Cluster, empty_database: str) -> None:
+    uri = shared_cluster.uri(empty_database)
+    with ThreadPoolExecutor(10) as pool:
+        results = list(pool.map(lambda _: migrate(uri), range(10)))
+    assert [(done.returncode, done.stderr) for done in results] == [(0, "")] * 10
+    said = [done.stdout for done in results]
+    assert sorted(said) == [APPLIED] + ["nothing to do\n"] * 9
+    assert _tables(shared_cluster, empty_database) == ["schema_migration", "users"]
+    names = shared_cluster.query("SELECT name FROM schema_migration ORDER BY id", empty_database)
+    assert [name for (name,) in names] == list(schema.NAMES)
+
+
+def _running(cluster: Cluster, database: str, statement: str) -> list[tuple]:
+    """The process of whoever runs a statement that begins so."""
+    return cluster.query(
+        "SELECT pid FROM pg_stat_activity WHERE datname = %s AND starts_with(query, %s)",
+        parameters=(database, statement),
+    )
+
+
+def test_another_migration_keeps_the_lock(shared_cluster: Cluster, empty_database: str) -> None:
+    uri = shared_cluster.uri(empty_database)
+    with ThreadPoolExecutor(1) as pool:
+        with shared_cluster.holding(TAKE_LOCK, empty_database):
+            start = time.monotonic()
+            done = migrate(uri, "--wait", "0.5")
+            assert 0.5 < time.monotonic() - start < BOUND
+            assert _failed(done)
+            assert done.stderr == "hello: another migration holds the lock after 0.5 s\n"
+            assert _tables(shared_cluster, empty_database) == []
+
+            waiting = pool.submit(migrate, uri)
+            asking = "SELECT pg_try_advisory_lock"
+            eventually(lambda: _running(shared_cluster, empty_database, asking))
+            assert not waiting.done()
+        assert waiting.result().stdout == APPLIED
+
+
+def test_a_lock_on_the_table_is_not_waited_for_long(
+    shared_cluster: Cluster, own_database: str
+) -> None:
+    uri = shared_cluster.uri(own_database)
+    # Whoever waits behind a long query keeps every later query waiting.
+    with shared_cluster.holding("LOCK TABLE users IN ACCESS SHARE MODE", own_database):
+        start = time.monotonic()
+        done = migrate(uri, "--down")
+        assert time.monotonic() - start < BOUND
+        assert _failed(done)
+        assert "lock timeout" in done.stderr
+    assert _tables(shared_cluster, own_database) == ["schema_migration", "users"]
+    assert migrate(uri, "--check").returncode == 0
+    # Nor does it keep the lock that migrations take.
+    assert migrate(uri, "--down", "--wait", "0.5").stdout == REVERTED
+
+
+def test_a_migration_whose_connection_ends(shared_cluster: Cluster, own_database: str) -> None:
+    uri = shared_cluster.uri(own_database)
+    with (
+        ThreadPoolExecutor(1) as pool,
+        shared_cluster.holding("LOCK TABLE users IN ACCESS SHARE MODE", own_database),
+    ):
+        waiting = pool.submit(migrate, uri, "--down")
+        [(pid,)] = eventually(lambda: _running(shared_cluster, own_database, "DROP TABLE"))
+        shared_cluster.query("SELECT pg_terminate_backend(%s)", parameters=(pid,))
+        done = waiting.result()
+    assert _failed(done)
+    assert "connection" in done.stderr
+    assert migrate(uri, "--check").returncode == 0
+
+
+def test_a_script_that_fails_changes_nothing(shared_cluster: Cluster, empty_database: str) -> None:
+    uri = shared_cluster.uri(empty_database)
+    # The script has created the table when it comes to altering it.
+    shared_cluster.query(
+        """
+        CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql
+            AS $$ BEGIN RAISE 'nobody alters tables today'; END $$;
+        CREATE EVENT TRIGGER refuse ON ddl_command_start
+            WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION refuse();
+        """,
+        empty_database,
+    )
+    done = migrate(uri)
+    assert _failed(done)
+    assert "nobody alters tables today" in done.stderr
+    assert "users" not in _tables(shared_cluster, empty_database)
+    assert migrate(uri, "--check").stdout == PENDING
+
+    shared_cluster.query("DROP EVENT TRIGGER refuse", empty_database)
+    assert migrate(uri, "--wait", "0.5").stdout == APPLIED
+
+
+def test_no_server(shared_cluster: Cluster, database: str) -> None:
+    role = shared_cluster.create_role("right", database)
+    done = migrate(shared_cluster.uri(database, role=role, password="wr%ng"))
+    assert _failed(done)
+    assert "password authentication failed" in done.stderr
+    assert "wr%" not in done.stderr
+
+    done = migrate("postgresql://postgres:s%65cret@127.0.0.1:1/hello")
+    assert _failed(done)
+    assert "refused" in done.stderr
+    assert "s%65cret" not in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_the_schema_of_a_newer_release(shared_cluster: Cluster, own_database: str) -> None:
+    uri = shared_cluster.uri(own_database)
+    newer = "INSERT INTO schema_migration (name, applied) VALUES ('9999_newer', now())"
+    shared_cluster.query(newer, own_database)
+    assert migrate(uri, "--check").returncode == 0
+    assert migrate(uri).stdout == "nothing to do\n"
+    # Only the newer release knows how to revert it.
+    assert _failed(migrate(uri, "--down"))
+    with Service(DB_URI=uri).wait_until() as service, service.client() as client:
+        assert client.put("alice", "1990-05-17").status == 204
+
+
+def _waits_for_a_migration(service: Service) -> None:
+    with service.client() as client:
+        ready = client.request("GET", "/health/ready")
+        assert ready.status == 503
+        assert schema.NAMES[0] in ready.json["reason"]
+        assert "python -m hello migrate" in ready.json["reason"]
+        assert client.put("alice", "1990-05-17").status == 503
+        assert client.get("alice").status == 503
+        assert client.request("GET", "/health/live").status == 200
+
+
+def test_a_service_on_an_old_schema(shared_cluster: Cluster, empty_database: str) -> None:
+    uri = shared_cluster.uri(empty_database)
+    with Service(DB_URI=uri).wait_until(status=503) as service, service.client() as client:
+        workers = service.workers
+        _waits_for_a_migration(service)
+        assert "python -m hello migrate" in service.log
+        # It does not help itself: it may run with a role that cannot change the schema.
+        assert _tables(shared_cluster, empty_database) == []
+
+        assert migrate(uri).returncode == 0
+        service.wait_until()
+        assert client.put("alice", "1990-05-17").status == 204
+        assert client.get("alice").status == 200
+
+        # There and back again, while it runs.
+        assert migrate(uri, "--down", schema.NAMES[0]).returncode == 0
+        service.wait_until(status=503)
+        _waits_for_a_migration(service)
+        assert migrate(uri).returncode == 0
+        service.wait_until()
+        assert client.get("alice").status == 404
+        assert client.put("alice", "1990-05-17").status == 204
+        assert service.workers == workers

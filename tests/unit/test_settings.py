@@ -1,0 +1,286 @@
+import dataclasses
+import traceback
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from hello.settings import DatabaseURI, Settings, SettingsError, Source, parse_replica_uris
+from hello.usernames import DEFAULT_PATTERN
+
+DEFAULTS = {
+    "db_uri": DatabaseURI("sqlite://"),
+    "host": "127.0.0.1",
+    "port": 8080,
+    "replicas": 0,
+    "cache": False,
+    "cache_ttl": 60.0,
+    "cache_timeout": 0.25,
+    "cache_prefix": "hello",
+    "web_concurrency": 1,
+    "time_zone": ZoneInfo("UTC"),
+    "username_pattern": DEFAULT_PATTERN,
+    "read_lanes": 2,
+    "max_waiting": 1024,
+    "connect_timeout": 2.0,
+    "statement_timeout": 2.0,
+    "request_timeout": 5.0,
+    "head_timeout": 10.0,
+    "body_timeout": 10.0,
+    "graceful_timeout": 20,
+    "log_level": "info",
+    "access_log": False,
+}
+
+#: Setting, text, field, value.
+ACCEPTED = [
+    ("DB_URI", "sqlite:///a.db", "db_uri", DatabaseURI("sqlite:///a.db")),
+    ("DB_URI", "postgresql://u@h/d", "db_uri", DatabaseURI("postgresql://u@h/d")),
+    ("CACHE_TTL", "5", "cache_ttl", 5.0),
+    ("CACHE_TIMEOUT", "0.1", "cache_timeout", 0.1),
+    ("CACHE_PREFIX", "birthdays", "cache_prefix", "birthdays"),
+    ("HOST", "::", "host", "::"),
+    ("PORT", "0", "port", 0),
+    ("PORT", "65535", "port", 65535),
+    ("WEB_CONCURRENCY", "1", "web_concurrency", 1),
+    ("TIMEZONE", "Europe/Berlin", "time_zone", ZoneInfo("Europe/Berlin")),
+    ("USERNAME_PATTERN", "[A-Za-z]+", "username_pattern", "[A-Za-z]+"),
+    ("READ_LANES", "16", "read_lanes", 16),
+    ("MAX_WAITING", "1", "max_waiting", 1),
+    ("CONNECT_TIMEOUT", "0.5", "connect_timeout", 0.5),
+    ("STATEMENT_TIMEOUT", "3", "statement_timeout", 3.0),
+    ("REQUEST_TIMEOUT", "4", "request_timeout", 4.0),
+    ("HEAD_TIMEOUT", "5", "head_timeout", 5.0),
+    ("BODY_TIMEOUT", "3600", "body_timeout", 3600.0),
+    ("GRACEFUL_TIMEOUT", "30", "graceful_timeout", 30),
+    ("LOG_LEVEL", "WARNING", "log_level", "warning"),
+    ("ACCESS_LOG", "on", "access_log", True),
+    ("ACCESS_LOG", "True", "access_log", True),
+    ("ACCESS_LOG", "off", "access_log", False),
+]
+
+#: The same for settings that go with PostgreSQL alone.
+ACCEPTED_WITH_POSTGRESQL = [
+    ("DB_READ_URI", "postgresql://u@h/d", "replicas", 1),
+    ("DB_READ_URI", "postgresql://u:p%40@h1,h2:5433/d?sslmode=require", "replicas", 2),
+    ("DB_READ_URI", "postgresql://h1/d,postgres://h2,h3/d", "replicas", 3),
+    ("DB_READ_URI", "postgresql://h1/d postgresql://h2/d", "replicas", 2),
+    ("CACHE_URI", "redis://:p%40ss@h:6380/1", "cache", True),
+    ("CACHE_URI", "rediss://h", "cache", True),
+    ("CACHE_URI", "valkey://h", "cache", True),
+    ("CACHE_URI", "valkeys://h", "cache", True),
+]
+
+SECONDS = (
+    "CACHE_TTL",
+    "CACHE_TIMEOUT",
+    "CONNECT_TIMEOUT",
+    "STATEMENT_TIMEOUT",
+    "REQUEST_TIMEOUT",
+    "HEAD_TIMEOUT",
+    "BODY_TIMEOUT",
+)
+NUMBERS = ("PORT", "WEB_CONCURRENCY", "READ_LANES", "MAX_WAITING", "GRACEFUL_TIMEOUT")
+
+REFUSED = [
+    *((name, text) for name in SECONDS for text in ("0.0", "-1", "3600.5", "nan", "inf", "soon")),
+    *((name, text) for name in NUMBERS for text in ("-1", "1000001", "8.5", "１２", "eighty")),
+    *(("WEB_CONCURRENCY", "257"), ("READ_LANES", "17"), ("PORT", "65536")),
+    *(("TIMEZONE", "Mars/Olympus"), ("TIMEZONE", "../etc/passwd"), ("TIMEZONE", "America")),
+    *(("USERNAME_PATTERN", "[a-z"), ("USERNAME_PATTERN", "(?au)[a-z]")),
+    ("LOG_LEVEL", "loud"),
+    ("ACCESS_LOG", "perhaps"),
+    ("DB_URI", "mysql://u:s3cret@h/d"),
+    ("DB_READ_URI", "sqlite:///s3cret.db"),
+    ("DB_READ_URI", "postgresql://u:s3/cret@h/d"),
+    ("CACHE_URI", "memcached://s3cret@h"),
+    ("CACHE_URI", "redis://:s3cret@h:port/0"),
+    ("CACHE_URI", "redis://h"),
+    ("DB_URI", "s3cret"),
+    ("DB_URI", "sqlite:s3cret.db"),
+    ("DB_URI", "sqlite://s3cret.db"),
+    ("DB_URI", "postgresql://u:s3cret@[::1/d"),
+    ("DB_URI", "postgresql://u:s3%zzcret@h/d"),
+    ("DB_URI", "postgresql://u:s3cret@h/d?unknown=option"),
+    # A password with an unescaped slash: libpq reads `u` as host and `s3` as port.
+    ("DB_URI", "postgresql://u:s3/cret@h/d"),
+]
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    return directory
+
+
+def load(**environ: str) -> Settings:
+    return Settings.load({"SECRETS_DIR": "/nonexistent"} | environ)
+
+
+def test_the_defaults_need_nothing() -> None:
+    settings = load()
+    assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS
+
+
+def test_these_tests_know_every_setting() -> None:
+    fields = {field.name for field in dataclasses.fields(Settings)} - {"source"}
+    accepted = {field for _, _, field, _ in ACCEPTED + ACCEPTED_WITH_POSTGRESQL}
+    assert fields == DEFAULTS.keys() == accepted
+
+
+@pytest.mark.parametrize(("name", "text", "field", "value"), ACCEPTED_WITH_POSTGRESQL)
+def test_settings_that_go_with_postgresql(name: str, text: str, field: str, value: object) -> None:
+    settings = load(DB_URI="postgresql://u@h/d", **{name: text})
+    assert getattr(settings, field) == value
+
+
+def test_each_replica_has_a_uri_of_its_own() -> None:
+    text = "postgresql://u:p%40@h1,h2:5433/d?sslmode=require, postgresql://h3/d"
+    assert parse_replica_uris(text) == [
+        "postgresql://u:p%40@h1/d?sslmode=require",
+        "postgresql://u:p%40@h2:5433/d?sslmode=require",
+        "postgresql://h3/d",
+    ]
+
+
+@pytest.mark.parametrize(("name", "text", "field", "value"), ACCEPTED)
+def test_a_variable_sets_its_field_and_no_other(
+    name: str, text: str, field: str, value: Any
+) -> None:
+    settings = load(**{name: text})
+    assert {name: getattr(settings, name) for name in DEFAULTS} == DEFAULTS | {field: value}
+
+
+@pytest.mark.parametrize(("name", "text"), REFUSED)
+def test_a_wrong_value_is_one_line_that_names_the_setting_and_not_the_value(
+    name: str, text: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(**{name: text})
+    message = str(caught.value)
+    assert message.startswith(f"{name}: ")
+    assert "\n" not in message
+    assert text not in message
+    printed = "".join(traceback.format_exception(caught.value))
+    assert "s3cret" not in printed
+
+
+def test_a_uri_that_is_not_utf_8_is_refused_without_a_piece_of_it() -> None:
+    # How os.environ shows a byte that is not UTF-8.
+    with pytest.raises(SettingsError, match=r"^DB_URI: ") as caught:
+        load(DB_URI="postgresql://u:p\udcffssword@h/d")
+    assert "udcff" not in ascii(str(caught.value))
+
+
+def test_the_process_environment_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "1234")
+    assert Settings.load().port == 1234
+
+
+def test_several_workers_cannot_share_a_database_in_memory() -> None:
+    with pytest.raises(SettingsError, match=r"^WEB_CONCURRENCY: "):
+        load(WEB_CONCURRENCY="2")
+    assert load(WEB_CONCURRENCY="2", DB_URI="sqlite:///a.db").web_concurrency == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("sqlite://", ":memory:"),
+        ("sqlite:///", ":memory:"),
+        ("sqlite:///:memory:", ":memory:"),
+        ("sqlite:///a.db", "a.db"),
+        ("sqlite:///data/a.db", "data/a.db"),
+        ("sqlite:////data/a.db", "/data/a.db"),
+        ("sqlite:////data/a%20b%3f.db", "/data/a b?.db"),
+    ],
+)
+def test_sqlite_uris(text: str, path: str) -> None:
+    uri = DatabaseURI.parse(text)
+    assert (uri.is_sqlite, uri.is_memory, uri.sqlite_path) == (True, path == ":memory:", path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://user:p%40ss%2Fword@db.example/hello?sslmode=verify-full",
+        "postgres://user@db/hello",
+        "postgresql://user@[::1]:5433/hello",
+        "postgresql://user@one,two:5433/hello?target_session_attrs=read-write",
+        "postgresql://",
+    ],
+)
+def test_postgresql_uris(text: str) -> None:
+    uri = DatabaseURI.parse(text)
+    assert (uri.text, uri.is_sqlite, uri.is_memory) == (text, False, False)
+
+
+def test_neither_settings_nor_uri_show_a_password() -> None:
+    settings = load(DB_URI="postgresql://user:s3cret@db/hello")
+    assert "s3cret" not in f"{settings} {settings!r} {settings.db_uri} {settings.db_uri!r}"
+
+
+def test_a_setting_may_be_a_file(secrets: Path) -> None:
+    (secrets / "DB_URI").write_text("postgresql://user:pässword@db/hello\n", "utf-8")
+    (secrets / "TIMEZONE").write_text("Asia/Tokyo")
+    settings = load(SECRETS_DIR=str(secrets))
+    assert settings.db_uri.text == "postgresql://user:pässword@db/hello"
+    assert settings.time_zone == ZoneInfo("Asia/Tokyo")
+
+
+def test_the_environment_wins_over_a_file(secrets: Path) -> None:
+    (secrets / "PORT").write_text("1111")
+    assert load(SECRETS_DIR=str(secrets), PORT="2222").port == 2222
+
+
+@pytest.mark.parametrize("variable", ["", None])
+def test_an_empty_variable_is_no_variable(secrets: Path, variable: str | None) -> None:
+    (secrets / "PORT").write_text("1111")
+    environ = {} if variable is None else {"PORT": variable}
+    assert load(SECRETS_DIR=str(secrets), **environ).port == 1111
+
+
+def test_an_empty_file_is_no_file(secrets: Path) -> None:
+    (secrets / "PORT").write_text("\n")
+    assert load(SECRETS_DIR=str(secrets)).port == 8080
+
+
+def test_the_directory_may_be_missing_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert load(SECRETS_DIR=str(tmp_path / "missing")).port == 8080
+    assert load(SECRETS_DIR=str(tmp_path / "file")).port == 8080
+
+
+def test_a_wrong_value_in_a_file_names_the_setting(secrets: Path) -> None:
+    (secrets / "DB_URI").write_text("mysql://user:s3cret@db/hello")
+    with pytest.raises(SettingsError, match=r"^DB_URI: ") as caught:
+        load(SECRETS_DIR=str(secrets))
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_an_error_and_not_a_default(secrets: Path) -> None:
+    (secrets / "DB_URI").mkdir()
+    with pytest.raises(SettingsError, match=r"^DB_URI: its file cannot be read"):
+        load(SECRETS_DIR=str(secrets))
+
+
+def test_a_file_that_is_not_utf_8_is_an_error(secrets: Path) -> None:
+    (secrets / "DB_URI").write_bytes(b"postgresql://user:\xff@db/hello")
+    with pytest.raises(SettingsError, match=r"^DB_URI: its file cannot be read"):
+        load(SECRETS_DIR=str(secrets))
+
+
+def test_a_mounted_secret_is_read_again(secrets: Path) -> None:
+    # Kubernetes replaces the directory behind a symbolic link.
+    for version in ("old", "new"):
+        (secrets / version).mkdir()
+        (secrets / version / "DB_URI").write_text(f"postgresql://user:{version}@db/hello")
+    (secrets / "..data").symlink_to("old")
+    (secrets / "DB_URI").symlink_to("..data/DB_URI")
+    source = Source({"SECRETS_DIR": str(secrets)})
+    assert source.database_uri().text == "postgresql://user:old@db/hello"
+    (secrets / "..tmp").symlink_to("new")
+    (secrets / "..tmp").rename(secrets / "..data")
+    assert source.database_uri().text == "postgresql://user:new@db/hello"

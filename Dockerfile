@@ -1,6 +1,8 @@
 # The base can be pinned: --build-arg BASE=python:3.13-slim-trixie@sha256:…
 ARG BASE=python:3.13-slim-trixie
 
+# Every dependency is a wheel, for amd64 and for arm64: this stage needs no compiler. It keeps
+# pip, the sources and the tools that build a package out of the image.
 FROM ${BASE} AS build
 WORKDIR /src
 # Only what decides the dependencies, so that this layer outlives changes of the code.
@@ -14,12 +16,6 @@ RUN /opt/hello/bin/pip install --no-cache-dir --no-compile --no-deps --force-rei
  && /opt/hello/bin/pip uninstall --yes pip
 
 FROM ${BASE}
-ARG VERSION=dev
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="hello" \
-      org.opencontainers.image.description="A birthday service" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/hello /opt/hello
 ENV PATH=/opt/hello/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -37,3 +33,10 @@ sys.exit(c.getresponse().status != 200)"]
 # serve becomes gunicorn, which gets the signals.
 ENTRYPOINT ["python", "-m", "hello"]
 CMD ["serve"]
+# Last, since they differ from commit to commit.
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="hello" \
+      org.opencontainers.image.description="A birthday service" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

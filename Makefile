@@ -2,14 +2,16 @@
 
 port ?= 8080
 minutes ?= 5
+org ?=
 PYTHON ?= python3
 VENV ?= .venv
 
 export PORT = $(port)
+export port
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint format bench soak clean
+.PHONY: help dev test lint format bench soak build run upload-prod up down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +37,21 @@ bench: $(VENV)/ready ## Compare with other stacks; ARGS='--workloads get'; needs
 
 soak: $(VENV)/ready ## Check the promise for minutes=5 while servers fail
 	@VENV=$(VENV) scripts/soak $(minutes)
+build: ## Build the image hello:dev
+	docker build --tag hello:dev --build-arg REVISION="$$(git rev-parse HEAD)" .
+
+run: ## Run that image on port=8080 as Kubernetes would: no root, nothing to write on
+	@scripts/run
+
+upload-prod: ## Push the image of this commit to org=… and write deployment.yml
+	@scripts/upload-prod "$(org)"
+
+up: build ## Run everything with compose on port=8080: two instances, PostgreSQL, Valkey
+	@scripts/secrets
+	docker compose up --detach --wait
+
+down: ## Stop what `make up` started, and forget its data
+	docker compose down --volumes
 
 clean: ## Remove what the other commands made
 	rm -rf $(VENV) .bench-venv scripts/bench/contestants/fastify/node_modules build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -119,7 +119,7 @@ class Backends:
             raise DatabaseUnavailable(f"the cache does not answer: {ex}") from ex
         finally:
             connection.close()
-        return {"breaker": "open" if self._cache.breaker.is_open else "closed"}
+        return {"breaker": "open" if self._cache.away else "closed"}
 
     def _postgresql(self, uri: Callable[[], str]) -> PostgreSQL:
         return PostgreSQL(

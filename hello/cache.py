@@ -47,9 +47,15 @@ SCHEMA_VERSION = 1
 MAX_OUTDATED = 100_000
 #: Seconds between two tries to remove them.
 MEND_INTERVAL = 0.1
+#: Seconds for which nobody reads from a cache that has come back: the others, too, may have
+#: users to remove from it.
+GRACE = 1.0
+
+# The first line of each script says that it may write, so that a server which was demoted to
+# a replica refuses it, and with it the old values that it would show.
 
 # KEYS: keys. ARGV: lease, its milliseconds to live. Returns what each key holds now.
-_CLAIM = """
+_CLAIM = """#!lua
 local held = redis.call('MGET', unpack(KEYS))
 for i, key in ipairs(KEYS) do
   if not held[i] then
@@ -61,7 +67,7 @@ return held
 """
 
 # KEYS: keys. ARGV: lease, milliseconds to live, then a value for each key, or ''.
-_FILL = """
+_FILL = """#!lua
 for i, key in ipairs(KEYS) do
   if redis.call('GET', key) == ARGV[1] then
     if ARGV[i + 2] == '' then
@@ -73,18 +79,18 @@ for i, key in ipairs(KEYS) do
 end
 """
 
-# KEYS: keys. ARGV: milliseconds to live, then for each key a value, or only the date of a
-# user that had it already: its version is not known.
-_UPDATE = """
+# KEYS: keys. ARGV: milliseconds to live, then for each key a value, or '' for a user whose
+# date was stored already: what version that is, is not known.
+_UPDATE = """#!lua
 for i, key in ipairs(KEYS) do
   local held = redis.call('GET', key)
   if held then
     local new = ARGV[i + 1]
-    local held_version, held_date = string.match(held, '^v|(%d+)|(.*)$')
+    local held_version = string.match(held, '^v|(%d+)|')
     local new_version = string.match(new, '^v|(%d+)|')
-    if not held_version or (not new_version and held_date ~= new) then
+    if not held_version or not new_version then
       redis.call('DEL', key)
-    elseif new_version and tonumber(new_version) > tonumber(held_version) then
+    elseif tonumber(new_version) > tonumber(held_version) then
       redis.call('SET', key, new, 'PX', ARGV[1])
     end
   end
@@ -135,9 +141,8 @@ class CacheConnection:
         for name, text in zip(names, held, strict=True):
             if text == token:
                 found[name] = lease
-            elif text.startswith("v|"):
-                _, version, born = text.split("|")
-                found[name] = Birthday(date.fromisoformat(born), int(version))
+            elif (user := _user(text)) is not None:
+                found[name] = user
         return found
 
     def fill(self, token: str, found: Mapping[str, Birthday | None]) -> None:
@@ -148,10 +153,15 @@ class CacheConnection:
     def update(self, dates: Mapping[str, date], versions: Mapping[str, int]) -> None:
         """Outdate what is cached of users that were written; see `Connection.save`."""
         values = [
-            f"v|{versions[name]}|{born}" if name in versions else str(born)
-            for name, born in dates.items()
+            f"v|{versions[name]}|{born}" if name in versions else "" for name, born in dates.items()
         ]
-        self._run("update", list(dates), self._ttl, *values)
+        try:
+            self._run("update", list(dates), self._ttl, *values)
+        except CacheUnavailable as ex:
+            if not isinstance(ex.__cause__, redis.ResponseError):
+                raise
+            # It answers, and has no room for more: making room is always allowed.
+            self.forget(dates)
 
     def forget(self, names: Iterable[str]) -> None:
         self._do(lambda client: client.unlink(*map(self._key, names)))
@@ -172,11 +182,22 @@ class CacheConnection:
         return self._do(lambda client: self._scripts[script](keys, arguments, client))
 
     def _do(self, operation: Callable[[Any], Any]) -> Any:
+        """Do something that can be repeated, on a new connection if the old one was cut."""
+        used = self._client is not None
+        try:
+            return self._do_once(operation)
+        except CacheUnavailable as ex:
+            cut = isinstance(ex.__cause__, redis.ConnectionError)
+            if not (used and cut):
+                raise
+        return self._do_once(operation)
+
+    def _do_once(self, operation: Callable[[Any], Any]) -> Any:
         if self._client is None:
             self._client = self._connect()
         try:
             return operation(self._client)
-        except (redis.RedisError, OSError) as ex:
+        except (redis.RedisError, OSError, ValueError) as ex:
             self.close()
             raise CacheUnavailable(type(ex).__name__) from ex
         except BaseException:
@@ -191,6 +212,7 @@ class CacheConnection:
                 socket_timeout=self._timeout,
                 socket_connect_timeout=self._timeout,
                 decode_responses=True,
+                encoding_errors="replace",
                 # Trying again is the breaker's business.
                 retry=Retry(NoBackoff(), 0),
             )
@@ -202,6 +224,15 @@ class CacheConnection:
             "update": client.register_script(_UPDATE),
         }
         return client
+
+
+def _user(text: str) -> Birthday | None:
+    """What a value says; None if it is none: a lease, or something that nobody here wrote."""
+    try:
+        kind, version, born = text.split("|")
+        return Birthday(date.fromisoformat(born), int(version)) if kind == "v" else None
+    except ValueError:
+        return None
 
 
 def _value(user: Birthday) -> str:
@@ -219,29 +250,38 @@ class Cache:
     def __init__(self, connect: Callable[[], CacheConnection], ttl: float) -> None:
         self.connect = connect
         self.breaker = Breaker()
+        #: A writer is not kept from the cache because a reader had to wait.
+        self.write_breaker = Breaker()
         self._ttl = ttl
         #: When each user's value will have expired by itself, in time.monotonic().
         self._outdated: dict[str, float] = {}
+        self._readable_at = 0.0
+
+    @property
+    def away(self) -> bool:
+        return self.breaker.is_open or self.write_breaker.is_open
 
     @property
     def readable(self) -> bool:
-        return not self._outdated
+        return not self._outdated and time.monotonic() >= self._readable_at
 
-    def attempt(self, operation: Callable[[], Result]) -> Result:
+    def attempt(self, operation: Callable[[], Result], *, writing: bool = False) -> Result:
         """Do something with a connection; raises CacheUnavailable, at once if it is away."""
-        if not self.breaker.allows():
+        breaker = self.write_breaker if writing else self.breaker
+        if not breaker.allows():
             raise CacheUnavailable("left alone")
         try:
             result = operation()
         except CacheUnavailable as ex:
-            if not self.breaker.is_open:
+            if not breaker.is_open:
                 log.warning("the cache does not answer: %s", ex)
-            self.breaker.failed()
+            breaker.failed()
             count("cache_failures")
             raise
-        if self.breaker.is_open:
+        if breaker.is_open:
             log.warning("the cache answers again")
-        self.breaker.succeeded()
+            self._readable_at = time.monotonic() + GRACE
+        breaker.succeeded()
         return result
 
     def outdate(self, names: Iterable[str]) -> None:
@@ -264,7 +304,7 @@ class Cache:
             batch = dict(list(self._outdated.items())[:1000])
             try:
                 while batch:
-                    self.attempt(partial(connection.forget, batch))
+                    connection.forget(batch)
                     for name, end in batch.items():
                         if self._outdated.get(name) == end:  # not outdated again meanwhile
                             del self._outdated[name]
@@ -288,6 +328,8 @@ class CacheReads:
             found = self._cache.attempt(lambda: self._connection.claim(names))
         except CacheUnavailable:
             return {}
+        if not self._cache.readable:
+            return {}  # it has just come back
         hits = sum(isinstance(value, Birthday) for value in found.values())
         count("cache_hits", hits)
         count("cache_misses", len(names) - hits)
@@ -332,12 +374,12 @@ class UpdatingWrites:
         except DatabaseUnavailable:
             # Perhaps it was committed after all.
             with suppress(CacheUnavailable):
-                self._cache.attempt(partial(self._connection.forget, dates))
+                self._cache.attempt(partial(self._connection.forget, dates), writing=True)
             raise
         versions = {name: n for name, n in results.items() if not isinstance(n, Exception)}
         saved = {n: born for n, born in dates.items() if not isinstance(results.get(n), Exception)}
         try:
-            self._cache.attempt(partial(self._connection.update, saved, versions))
+            self._cache.attempt(partial(self._connection.update, saved, versions), writing=True)
         except CacheUnavailable:
             self._cache.outdate(saved)
         return results

@@ -53,7 +53,9 @@ def _settings(statement_timeout: float) -> str:
         SET enable_seqscan = off;
         -- Each statement has its own snapshot: see find_replayed.
         SET default_transaction_isolation = 'read committed';
-        SELECT has_function_privilege('pg_control_system()', 'execute'), clock_timestamp();
+        SELECT has_function_privilege('pg_control_system()', 'execute')
+            AND has_function_privilege('pg_control_checkpoint()', 'execute')
+            AND has_function_privilege('pg_control_recovery()', 'execute'), clock_timestamp();
     """
 
 
@@ -90,8 +92,9 @@ def _wait(connection: Any) -> None:
 class Position(NamedTuple):
     """A place in the write-ahead log of one primary and its replicas."""
 
-    #: What they have in common: initdb's system identifier. None if it may not be read.
-    system: int | None
+    #: What they have in common: initdb's system identifier, and the number of the timeline,
+    #: which grows with each failover. None if they may not be read.
+    history: tuple[int, int] | None
     lsn: int
 
 
@@ -102,7 +105,8 @@ class PostgreSQLConnection:
         self._connection = connection
         self._cursor = connection.cursor()
         self._statement_timeout = statement_timeout
-        self.system: int | None = None
+        self._system: int | None = None
+        self.history: tuple[int, int] | None = None
         #: What the server's clock said, and what time.monotonic() said then.
         self._clock = datetime.min
         self._clock_read = 0.0
@@ -112,8 +116,15 @@ class PostgreSQLConnection:
         # The server read its clock a little before: a time reckoned from it is early, not late.
         self._clock, self._clock_read = rows[0][1], time.monotonic()
         if rows[0][0]:
-            rows = self.execute("SELECT system_identifier FROM pg_control_system()", None, deadline)
-            self.system = rows[0][0]
+            # On a standby the timeline is that of its last restartpoint: it may be behind
+            # after a failover, and then the standby is not used for a while.
+            sql = """
+                SELECT system_identifier,
+                    greatest(timeline_id, min_recovery_end_timeline)
+                FROM pg_control_system(), pg_control_checkpoint(), pg_control_recovery()
+            """
+            self._system, timeline = self.execute(sql, None, deadline)[0]
+            self.history = (int(self._system or 0), timeline)
 
     def prepare(self, deadline: float) -> None:
         self.execute(_PREPARE, None, deadline)
@@ -134,8 +145,11 @@ class PostgreSQLConnection:
 
     def flushed(self, deadline: float) -> Position:
         """How far the log of this primary is on disk: past every acknowledged write."""
-        rows = self.execute("SELECT pg_current_wal_flush_lsn()", None, deadline)
-        return Position(self.system, _lsn(rows[0][0]))
+        sql = "SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_flush_lsn() AS lsn"
+        [(lsn, file)] = self.execute(sql, None, deadline)
+        # The name of a file of the log begins with the timeline.
+        history = None if self._system is None else (int(self._system), int(file[:8], 16))
+        return Position(history, _lsn(lsn))
 
     def find_replayed(
         self, usernames: Iterable[str], deadline: float
@@ -151,7 +165,7 @@ class PostgreSQLConnection:
         if not position:
             raise ConnectionBroken("it is no replica, or not any more")
         found = {name: Birthday(born, version) for _, name, born, version in rows if name}
-        return Position(self.system, _lsn(position)), found
+        return Position(self.history, _lsn(position)), found
 
     def applied(self, deadline: float) -> list[str]:
         if not self.execute(f"SELECT to_regclass('{schema.HISTORY}')", None, deadline)[0][0]:

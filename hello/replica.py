@@ -29,8 +29,10 @@ POLL_INTERVAL = 0.0005
 LAG_COOLDOWN = 0.25
 
 
-#: Seconds until a replica of a wrong primary is looked at again.
-MISCONFIGURED_COOLDOWN = 10.0
+#: Seconds until a replica that follows another primary is looked at again.
+FOREIGN_COOLDOWN = 10.0
+#: Seconds for which a replica may be silent while the primary is there.
+SILENCE = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,8 @@ class FencedReads:
     ) -> dict[str, Birthday] | None:
         """The replica's rows; None if they are too old or do not come."""
         patience = time.monotonic() + PATIENCE
+        if fence is not None:
+            deadline = min(deadline, time.monotonic() + SILENCE)
         while True:
             try:
                 replayed, rows = replica.session.call(
@@ -111,10 +115,12 @@ class FencedReads:
                     name: rows[name]._replace(stale=True) if name in rows else missing
                     for name in names
                 }
-            if replayed.system != fence.system:
-                # A position in another primary's log says nothing about this one's.
-                log.error("%s is a replica of another primary; it is not used", replica.name)
-                replica.breaker.failed(MISCONFIGURED_COOLDOWN)
+            if replayed.history != fence.history:
+                # A position in another log says nothing about this one's. What a session
+                # knows of its server's history is as old as its connection.
+                log.error("%s does not follow this primary; it is not used", replica.name)
+                replica.session.close()
+                replica.breaker.failed(FOREIGN_COOLDOWN)
                 return None
             if replayed.lsn >= fence.lsn:
                 replica.breaker.succeeded()

@@ -565,24 +565,24 @@ def follower(own_valkey: Valkey) -> Iterator[tuple[Valkey, Proxy]]:
     follower.destroy()
 
 
-def test_a_failover_of_the_cache_brings_nothing_old_back(
+def test_what_a_failover_of_the_cache_brings_back_does_not_live_longer(
     own_valkey: Valkey, follower: tuple[Valkey, Proxy], connect: Connect
 ) -> None:
+    # The copy had not received the writer's step: the one case that only the TTL bounds.
     valkey, path = follower
     reader, writer = connect(own_valkey.uri), connect(own_valkey.uri)
     fill(reader, alice=Birthday(OLD, 1))
-    lease = reader.claim(["bob"])["bob"]
     with valkey.client as client:
-        eventually(lambda: client.exists("hello:1:alice", "hello:1:bob") == 2)
+        eventually(lambda: client.exists("hello:1:alice"))
         path.mode = BLACKHOLE
-        writer.update({"alice": NEW, "bob": NEW}, {"alice": 2, "bob": 2})
+        writer.update({"alice": NEW}, {"alice": 2})
         own_valkey.kill()
         client.replicaof("NO", "ONE")
-    after = connect(valkey.uri)
-    after.fill(lease.token, {"bob": Birthday(OLD, 1)})
-    found = after.claim(["alice", "bob"])
-    assert found.get("alice") != Birthday(OLD, 1)
-    assert found.get("bob") != Birthday(OLD, 1)
+        remaining = client.pttl("hello:1:alice")
+        after = connect(valkey.uri)
+        assert after.claim(["alice"])["alice"] == Birthday(OLD, 1)
+        # Reading does not prolong it.
+        assert 0 < client.pttl("hello:1:alice") <= remaining
 
 
 def test_a_cache_that_was_demoted_is_not_believed(
@@ -808,7 +808,7 @@ def test_without_the_cache_everything_is_answered(
         born = OLD.replace(year=1900 + version)
         cut_off.users.save("alice", born)
         assert cut_off.users.find("alice") == Birthday(born, version)
-    assert cut_off.cache.breaker.is_open
+    assert cut_off.cache.away
 
 
 def test_few_reads_wait_for_a_cache_that_does_not_answer(

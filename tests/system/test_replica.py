@@ -243,7 +243,7 @@ def test_a_replica_of_another_primary_is_not_used(own: Deployment, deployment: D
         assert client.put("alice", NEW).status == 204
         for _ in range(10):
             assert shows(client, "alice", NEW)
-        assert "replica 1 is a replica of another primary" in service.log
+        assert "replica 1 does not follow this primary" in service.log
 
 
 def test_a_replica_that_a_failover_left_behind_is_not_used() -> None:

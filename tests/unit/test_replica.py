@@ -17,7 +17,7 @@ from hello.replica import FencedReads, Replica
 from hello.telemetry import counters
 from tests.system.processes import eventually
 
-SYSTEM = 7
+HISTORY = (7, 1)
 OLD, NEW = Birthday(date(1990, 5, 17), 1), Birthday(date(1991, 6, 18), 2)
 
 
@@ -29,14 +29,14 @@ class FakeConnection:
         self._name = name
         self.rows = rows
         self.lsn = lsn
-        self.system: int | None = SYSTEM
+        self.history: tuple[int, int] | None = HISTORY
         self.fail: Exception | None = None
         #: What happens just before it answers.
         self.before: Callable[[], None] = lambda: None
 
     def flushed(self, deadline: float) -> Position:
         self._say("flushed")
-        return Position(self.system, self.lsn)
+        return Position(self.history, self.lsn)
 
     def find(self, names: Iterable[str], deadline: float) -> dict[str, Birthday]:
         self._say("find")
@@ -47,7 +47,7 @@ class FakeConnection:
     ) -> tuple[Position, dict[str, Birthday]]:
         self._say("find_replayed")
         found = {name: self.rows[name] for name in names if name in self.rows}
-        return Position(self.system, self.lsn), found
+        return Position(self.history, self.lsn), found
 
     def _say(self, what: str) -> None:
         self._said.append(f"{self._name}: {what}")
@@ -224,22 +224,22 @@ def test_the_breaker_is_shared_between_lanes(databases: Databases) -> None:
     assert not databases.breaker.is_open
 
 
-@pytest.mark.parametrize("system", [SYSTEM + 1, None])
+@pytest.mark.parametrize("history", [(8, 1), (7, 2), None])
 def test_a_replica_of_another_primary_is_not_believed(
-    databases: Databases, caplog: pytest.LogCaptureFixture, system: int | None
+    databases: Databases, caplog: pytest.LogCaptureFixture, history: tuple[int, int] | None
 ) -> None:
-    databases.one.system = system
+    databases.one.history = history
     databases.one.rows, databases.one.lsn = {"alice": OLD}, 10**12
     assert databases.read() == {"alice": NEW}
     assert databases.said == [*FRESH, "primary: find"]
-    assert caplog.messages == ["replica 1 is a replica of another primary; it is not used"]
+    assert caplog.messages == ["replica 1 does not follow this primary; it is not used"]
     databases.clock.now += 9.9
     assert databases.asked() == ["primary: flushed", "two: find_replayed"]
     assert len(caplog.messages) == 1
 
 
 def test_roles_that_may_not_read_the_system_identifier_are_served(databases: Databases) -> None:
-    databases.primary.system = databases.one.system = None
+    databases.primary.history = databases.one.history = None
     assert databases.asked() == FRESH
 
 

@@ -1,0 +1,121 @@
+"""The manifests as `kubectl apply` gets them, and what has to fit together in them."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = ROOT / "manifests"
+# Read, not imported: gevent patches what imports the server.
+SERVER, APP = ROOT / "hello" / "server.py", ROOT / "hello" / "app.py"
+VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
+
+#: Seconds for which load balancers keep an idle connection.
+BALANCER_IDLE = 60
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="needs kubectl to render the manifests"
+)
+
+
+@pytest.fixture(scope="module", params=["dev", "production"])
+def rendered(request: pytest.FixtureRequest) -> str:
+    command = ["kubectl", "kustomize", MANIFESTS / "overlays" / request.param]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def objects(rendered: str) -> dict[str, dict]:
+    """The objects, by kind."""
+    return {document["kind"]: document for document in yaml.safe_load_all(rendered)}
+
+
+@pytest.fixture(scope="module")
+def pod(objects: dict[str, dict]) -> dict:
+    return objects["Deployment"]["spec"]["template"]["spec"]
+
+
+@pytest.fixture(scope="module")
+def container(pod: dict) -> dict:
+    return pod["containers"][0]
+
+
+@pytest.fixture(scope="module")
+def environment(container: dict) -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_accepts_every_field(objects: dict[str, dict], version: str) -> None:
+    for document in objects.values():
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_a_pod_has_the_time_to_drain(pod: dict, container: dict, environment: dict) -> None:
+    pre_stop = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    # 3 s after GRACEFUL_TIMEOUT gunicorn kills what is left.
+    drained = pre_stop + int(environment["GRACEFUL_TIMEOUT"]) + 3
+    assert drained < pod["terminationGracePeriodSeconds"]
+
+
+def test_idle_connections_are_kept_longer_than_balancers_keep_them() -> None:
+    server = SERVER.read_text()
+    assert int(re.search(r"^keepalive = (\d+)$", server, re.M)[1]) > BALANCER_IDLE
+
+
+def test_the_probes_ask_for_what_there_is(container: dict) -> None:
+    routes = re.findall(r'add_route\("([^"]+)"', APP.read_text())
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        get = container[probe]["httpGet"]
+        assert get["path"] in routes
+        assert get["port"] == container["ports"][0]["name"]
+
+
+def test_the_ports_agree(objects: dict[str, dict], container: dict, environment: dict) -> None:
+    port = container["ports"][0]
+    assert port["containerPort"] == int(environment["PORT"])
+    assert objects["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert {"port": port["name"], "protocol": "TCP"}.items() >= (
+        objects["NetworkPolicy"]["spec"]["ingress"][0]["ports"][0].items()
+    )
+
+
+def test_only_the_monitoring_namespace_reaches_the_admin_port(objects: dict[str, dict]) -> None:
+    policy = objects["NetworkPolicy"]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    rules = [rule for rule in policy["ingress"] if {"port": 9090} in rule["ports"]]
+    labels = [source["namespaceSelector"]["matchLabels"] for r in rules for source in r["from"]]
+    assert labels == [{"kubernetes.io/metadata.name": "monitoring"}]
+
+
+def test_no_pod_is_missing_during_an_upgrade(objects: dict[str, dict]) -> None:
+    assert objects["Deployment"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_the_pods_are_restricted(pod: dict) -> None:
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["initContainers"] + pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_passwords_come_from_the_mounted_secret_alone(
+    rendered: str, objects: dict[str, dict], pod: dict
+) -> None:
+    assert "Secret" not in objects
+    assert "://" not in rendered
+    assert "secretKeyRef" not in rendered
+    assert pod["volumes"][0]["secret"]["secretName"] == "database"
+    for container in pod["initContainers"] + pod["containers"]:
+        mount = next(m for m in container["volumeMounts"] if m["name"] == "database")
+        assert "subPath" not in mount

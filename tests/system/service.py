@@ -52,6 +52,12 @@ def put(username: str, born: str) -> tuple[str, str, str]:
     return "PUT", f"/hello/{quote(username)}", json.dumps({"dateOfBirth": born})
 
 
+def head(line: str, *fields: str) -> bytes:
+    """The head of a request, with its `Host`; each character is a byte."""
+    lines = [f"{line} HTTP/1.1", "Host: hello", *fields, "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
 def day(number: int) -> str:
     """Dates to store that grow with their number."""
     return str(date(1900, 1, 1) + timedelta(number))

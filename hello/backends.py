@@ -6,16 +6,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from hello.breaker import Breaker
-from hello.cache import (
-    Cache,
-    CacheConnection,
-    CacheReads,
-    CacheUnavailable,
-    FillingReads,
-    UpdatingWrites,
-)
+from hello.cache import CacheConnection, CacheUnavailable
+from hello.cache_lanes import Cache, CacheReads, FillingReads, UpdatingWrites
 from hello.database import Route, Session, find, save
 from hello.errors import DatabaseUnavailable
+from hello.permission import Permission
 from hello.postgresql import PostgreSQL
 from hello.replica import FencedReads, Replica
 from hello.resources.health import Check
@@ -43,7 +38,10 @@ class Backends:
             (f"replica {n + 1}", self._postgresql(partial(self._replica_uri, n)), Breaker())
             for n in range(settings.replicas)
         ]
-        self._cache = Cache(self._connect_cache, settings.cache_ttl) if settings.cache else None
+        self._cache: Cache | None = None
+        if settings.cache:
+            primary: Session[Any] = Session(self._primary, "primary")
+            self._cache = Cache(self._connect_cache, Permission(primary))
 
     def users(self) -> Users:
         """The users, with the lanes that the settings ask for."""
@@ -119,7 +117,10 @@ class Backends:
             raise DatabaseUnavailable(f"the cache does not answer: {ex}") from ex
         finally:
             connection.close()
-        return {"breaker": "open" if self._cache.away else "closed"}
+        return {
+            "breaker": "open" if self._cache.breaker.is_open else "closed",
+            "suspended": self._cache.permission.suspended,
+        }
 
     def _postgresql(self, uri: Callable[[], str]) -> PostgreSQL:
         return PostgreSQL(

@@ -14,42 +14,27 @@ after the new one was evicted. So a key holds one of two things:
   removes a lease. It never stores where there is nothing.
 
 So whoever stores has read after the last write that removed a lease. Keys that were
-evicted, flushed, expired, or lost with the server just miss. See docs/decisions/cache.md.
+evicted, flushed, expired, or lost with the server just miss.
+
+A key also names the *generation*, see `hello.permission`, and the run of the server: what a
+server brings back from a disk or from a copy when it starts is never read. See
+docs/decisions/cache.md.
 """
 
-import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import date
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import gevent
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from hello.batching import Lane
-from hello.breaker import Breaker
 from hello.errors import DatabaseUnavailable
 from hello.models import Birthday
-from hello.telemetry import count
-
-log = logging.getLogger(__name__)
 
 #: Of the form of a value. It is part of each key, so that another form is another key.
 SCHEMA_VERSION = 1
-
-#: Users whose value may be outdated in a cache that cannot be reached. Beyond that
-#: number the oldest are forgotten, and the time to live alone bounds what is left.
-MAX_OUTDATED = 100_000
-#: Seconds between two tries to remove them.
-MEND_INTERVAL = 0.1
-#: Seconds for which nobody reads from a cache that has come back: the others, too, may have
-#: users to remove from it.
-GRACE = 1.0
 
 # The first line of each script says that it may write, so that a server which was demoted to
 # a replica refuses it, and with it the old values that it would show.
@@ -99,13 +84,13 @@ end
 
 
 class Lease(NamedTuple):
-    """The right to store a user, unless somebody writes it meanwhile."""
+    """The right to store a user in a generation, unless somebody writes it meanwhile."""
 
     token: str
+    generation: int
 
 
 Cached = Birthday | Lease
-Result = TypeVar("Result")
 
 
 class CacheUnavailable(Exception):
@@ -127,44 +112,46 @@ class CacheConnection:
         self._timeout = timeout
         self._lease = int(lease * 1000)
         self._ttl = int(ttl * 1000)
-        self._prefix = f"{prefix}:{SCHEMA_VERSION}:"
+        self._prefix = f"{prefix}:{SCHEMA_VERSION}"
         self._client: Any = None
+        self._run_id = ""
         self._scripts: dict[str, Any] = {}
 
-    def claim(self, names: Iterable[str]) -> dict[str, Cached]:
+    def claim(self, names: Iterable[str], generation: int) -> dict[str, Cached]:
         """What is cached, and a lease for each that is not and that nobody else reads."""
         names = list(names)
-        token = f"r|{os.urandom(8).hex()}"
-        lease = Lease(token)
-        held = self._run("claim", names, token, self._lease)
+        lease = Lease(f"r|{os.urandom(8).hex()}", generation)
+        held = self._run("claim", names, generation, lease.token, self._lease)
         found: dict[str, Cached] = {}
         for name, text in zip(names, held, strict=True):
-            if text == token:
+            if text == lease.token:
                 found[name] = lease
             elif (user := _user(text)) is not None:
                 found[name] = user
         return found
 
-    def fill(self, token: str, found: Mapping[str, Birthday | None]) -> None:
+    def fill(self, lease: Lease, found: Mapping[str, Birthday | None]) -> None:
         """Store what was read under a lease; give the lease back for who was not found."""
         values = [_value(user) if user else "" for user in found.values()]
-        self._run("fill", list(found), token, self._ttl, *values)
+        self._run("fill", list(found), lease.generation, lease.token, self._ttl, *values)
 
-    def update(self, dates: Mapping[str, date], versions: Mapping[str, int]) -> None:
+    def update(
+        self, dates: Mapping[str, date], versions: Mapping[str, int], generation: int
+    ) -> None:
         """Outdate what is cached of users that were written; see `Connection.save`."""
         values = [
             f"v|{versions[name]}|{born}" if name in versions else "" for name, born in dates.items()
         ]
         try:
-            self._run("update", list(dates), self._ttl, *values)
+            self._run("update", list(dates), generation, self._ttl, *values)
         except CacheUnavailable as ex:
             if not isinstance(ex.__cause__, redis.ResponseError):
                 raise
             # It answers, and has no room for more: making room is always allowed.
-            self.forget(dates)
+            self.forget(dates, generation)
 
-    def forget(self, names: Iterable[str]) -> None:
-        self._do(lambda client: client.unlink(*map(self._key, names)))
+    def forget(self, names: Iterable[str], generation: int) -> None:
+        self._do(lambda client: client.unlink(*(self._key(name, generation) for name in names)))
 
     def ping(self) -> None:
         self._do(lambda client: client.ping())
@@ -174,12 +161,15 @@ class CacheConnection:
             self._client.close()
             self._client = None
 
-    def _key(self, name: str) -> str:
-        return self._prefix + name
+    def _key(self, name: str, generation: int) -> str:
+        return f"{self._prefix}:{generation}:{self._run_id}:{name}"
 
-    def _run(self, script: str, names: list[str], *arguments: str | int) -> Any:
-        keys = [self._key(name) for name in names]
-        return self._do(lambda client: self._scripts[script](keys, arguments, client))
+    def _run(self, script: str, names: list[str], generation: int, *arguments: str | int) -> Any:
+        def run(client: Any) -> Any:
+            keys = [self._key(name, generation) for name in names]
+            return self._scripts[script](keys, arguments, client)
+
+        return self._do(run)
 
     def _do(self, operation: Callable[[Any], Any]) -> Any:
         """Do something that can be repeated, on a new connection if the old one was cut."""
@@ -205,6 +195,7 @@ class CacheConnection:
             raise
 
     def _connect(self) -> Any:
+        client: Any = None
         try:
             client = redis.Redis.from_url(
                 self._uri(),
@@ -216,7 +207,10 @@ class CacheConnection:
                 # Trying again is the breaker's business.
                 retry=Retry(NoBackoff(), 0),
             )
-        except (redis.RedisError, OSError, ValueError, DatabaseUnavailable) as ex:
+            self._run_id = client.info("server")["run_id"][:12]
+        except (redis.RedisError, OSError, ValueError, KeyError, DatabaseUnavailable) as ex:
+            if client is not None:
+                client.close()
             raise CacheUnavailable(type(ex).__name__) from ex
         self._scripts = {
             "claim": client.register_script(_CLAIM),
@@ -237,149 +231,3 @@ def _user(text: str) -> Birthday | None:
 
 def _value(user: Birthday) -> str:
     return f"v|{user.version}|{user.date_of_birth}"
-
-
-class Cache:
-    """What the lanes of a worker know together about the cache.
-
-    A failure opens the breaker, and the cache is left alone for a moment. Users that
-    were written meanwhile are kept in mind: in the background they are removed from the
-    cache as soon as it answers, and until then this worker does not read from it.
-    """
-
-    def __init__(self, connect: Callable[[], CacheConnection], ttl: float) -> None:
-        self.connect = connect
-        self.breaker = Breaker()
-        #: A writer is not kept from the cache because a reader had to wait.
-        self.write_breaker = Breaker()
-        self._ttl = ttl
-        #: When each user's value will have expired by itself, in time.monotonic().
-        self._outdated: dict[str, float] = {}
-        self._readable_at = 0.0
-
-    @property
-    def away(self) -> bool:
-        return self.breaker.is_open or self.write_breaker.is_open
-
-    @property
-    def readable(self) -> bool:
-        return not self._outdated and time.monotonic() >= self._readable_at
-
-    def attempt(self, operation: Callable[[], Result], *, writing: bool = False) -> Result:
-        """Do something with a connection; raises CacheUnavailable, at once if it is away."""
-        breaker = self.write_breaker if writing else self.breaker
-        if not breaker.allows():
-            raise CacheUnavailable("left alone")
-        try:
-            result = operation()
-        except CacheUnavailable as ex:
-            if not breaker.is_open:
-                log.warning("the cache does not answer: %s", ex)
-            breaker.failed()
-            count("cache_failures")
-            raise
-        if breaker.is_open:
-            log.warning("the cache answers again")
-            self._readable_at = time.monotonic() + GRACE
-        breaker.succeeded()
-        return result
-
-    def outdate(self, names: Iterable[str]) -> None:
-        """Remove users from the cache, in the background, as soon as that can be done."""
-        if not self._outdated:
-            gevent.spawn(self._mend)
-        end = time.monotonic() + self._ttl
-        for name in names:
-            self._outdated[name] = end
-        while len(self._outdated) > MAX_OUTDATED:
-            del self._outdated[next(iter(self._outdated))]
-
-    def _mend(self) -> None:
-        connection = self.connect()
-        while self._outdated:
-            gevent.sleep(MEND_INTERVAL)
-            now = time.monotonic()
-            for name in [name for name, end in self._outdated.items() if end <= now]:
-                del self._outdated[name]
-            batch = dict(list(self._outdated.items())[:1000])
-            try:
-                while batch:
-                    connection.forget(batch)
-                    for name, end in batch.items():
-                        if self._outdated.get(name) == end:  # not outdated again meanwhile
-                            del self._outdated[name]
-                    batch = dict(list(self._outdated.items())[:1000])
-            except CacheUnavailable:
-                continue
-        connection.close()
-
-
-class CacheReads:
-    """A lane that asks the cache: a birthday, a lease, or nothing."""
-
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
-        self._connection = cache.connect()
-
-    def __call__(self, names: dict[str, None], deadline: float, /) -> Mapping[str, Cached]:
-        if not self._cache.readable:
-            return {}
-        try:
-            found = self._cache.attempt(lambda: self._connection.claim(names))
-        except CacheUnavailable:
-            return {}
-        if not self._cache.readable:
-            return {}  # it has just come back
-        hits = sum(isinstance(value, Birthday) for value in found.values())
-        count("cache_hits", hits)
-        count("cache_misses", len(names) - hits)
-        return found
-
-
-class FillingReads:
-    """A read lane that stores in the cache what it read under a lease."""
-
-    def __init__(self, reads: Lane[Lease | None, Birthday], cache: Cache) -> None:
-        self._reads = reads
-        self._cache = cache
-        self._connection = cache.connect()
-
-    def __call__(
-        self, leases: dict[str, Lease | None], deadline: float, /
-    ) -> Mapping[str, Birthday | Exception]:
-        found = self._reads(leases, deadline)
-        # Each batch that asked the cache had one token; a batch here may join several.
-        fills: dict[str, dict[str, Birthday | None]] = {}
-        for name, lease in leases.items():
-            user = found.get(name)
-            if lease and not isinstance(user, Exception) and not (user and user.stale):
-                fills.setdefault(lease.token, {})[name] = user
-        with suppress(CacheUnavailable):
-            for token, users in fills.items():
-                self._cache.attempt(partial(self._connection.fill, token, users))
-        return found
-
-
-class UpdatingWrites:
-    """A write lane that outdates in the cache what it committed, before anybody is answered."""
-
-    def __init__(self, writes: Lane[date, int], cache: Cache) -> None:
-        self._writes = writes
-        self._cache = cache
-        self._connection = cache.connect()
-
-    def __call__(self, dates: dict[str, date], deadline: float, /) -> Mapping[str, int | Exception]:
-        try:
-            results = self._writes(dates, deadline)
-        except DatabaseUnavailable:
-            # Perhaps it was committed after all.
-            with suppress(CacheUnavailable):
-                self._cache.attempt(partial(self._connection.forget, dates), writing=True)
-            raise
-        versions = {name: n for name, n in results.items() if not isinstance(n, Exception)}
-        saved = {n: born for n, born in dates.items() if not isinstance(results.get(n), Exception)}
-        try:
-            self._cache.attempt(partial(self._connection.update, saved, versions), writing=True)
-        except CacheUnavailable:
-            self._cache.outdate(saved)
-        return results

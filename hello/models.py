@@ -1,9 +1,16 @@
-"""The table of users."""
+"""The tables: the users, and whether the cache may be used."""
 
 from datetime import date
 from typing import NamedTuple
 
-from peewee import BigIntegerField, CharField, DateField, DateTimeField, Model
+from peewee import (
+    BigIntegerField,
+    CharField,
+    DateField,
+    DateTimeField,
+    Model,
+    SmallIntegerField,
+)
 
 from hello.usernames import MAX_LENGTH
 
@@ -29,11 +36,31 @@ class User(Model):
         table_name = "users"
 
 
+class CacheUse(Model):
+    """Whether the cache may be used: one row, its `id` is 1. See `hello.permission`."""
+
+    id = SmallIntegerField(primary_key=True)
+    generation = BigIntegerField()
+    suspended_until = DateTimeField()
+
+    class Meta:
+        table_name = "cache_use"
+
+
+class CacheStanding(NamedTuple):
+    """What the primary says of the cache."""
+
+    #: Part of each key. What an earlier generation holds is never read again.
+    generation: int
+    #: Seconds for which nobody may read from it; 0 if it is not suspended.
+    suspended: float
+
+
 class Birthday(NamedTuple):
     """What is known of one user."""
 
     #: None if there is no such user.
     date_of_birth: date | None
     version: int
-    #: A replica said so while the primary was away: newer writes may be missing.
+    #: It was found while the primary was away: newer writes may be missing.
     stale: bool = False

@@ -18,7 +18,7 @@ from psycopg2 import errors, extensions
 
 from hello import schema, statements
 from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
-from hello.models import Birthday
+from hello.models import Birthday, CacheStanding
 
 #: What libpq is told unless the URI says otherwise.
 DEFAULTS = {
@@ -166,6 +166,20 @@ class PostgreSQLConnection:
             raise ConnectionBroken("it is no replica, or not any more")
         found = {name: Birthday(born, version) for _, name, born, version in rows if name}
         return Position(self.history, _lsn(position)), found
+
+    def cache_standing(self, deadline: float) -> CacheStanding:
+        """Whether the cache may be used; asked of the primary."""
+        return self._standing(statements.CACHE_STANDING, None, deadline)
+
+    def suspend_cache(self, seconds: float, deadline: float) -> CacheStanding:
+        """Begin a generation of the cache that nobody uses for so long; it is committed."""
+        return self._standing(statements.SUSPEND_CACHE, (seconds,), deadline)
+
+    def _standing(self, sql: str, parameters: Any, deadline: float) -> CacheStanding:
+        rows = self.execute(sql, parameters, deadline)
+        if not rows:
+            raise DatabaseUnavailable("the table cache_use has lost its row")
+        return CacheStanding(*rows[0])
 
     def applied(self, deadline: float) -> list[str]:
         if not self.execute(f"SELECT to_regclass('{schema.HISTORY}')", None, deadline)[0][0]:

@@ -1,7 +1,7 @@
-"""The two statements of the service, compiled once from Peewee queries.
+"""The statements of the service, compiled once from Peewee queries.
 
-Each works on a whole batch and takes it as one or two array parameters, so that its
-text never changes and the database parses and plans it once per connection.
+Finding and saving users work on a whole batch and take it as one or two array parameters, so that
+their text never changes and the database parses and plans it once per connection.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from peewee import (
     fn,
 )
 
-from hello.models import User
+from hello.models import CacheUse, User
 
 
 class Statements(NamedTuple):
@@ -118,3 +118,24 @@ def _sqlite() -> Statements:
 
 POSTGRESQL = _postgresql()
 SQLITE = _sqlite()
+
+
+def _cache_use() -> tuple[str, str]:
+    database = PostgresqlDatabase(None)
+    left = SQL("greatest(0, extract(epoch FROM suspended_until - clock_timestamp()))::float8")
+    standing = (CacheUse.generation, left)
+    suspend = CacheUse.update(
+        {
+            CacheUse.generation: CacheUse.generation + SQL("1"),
+            CacheUse.suspended_until: SQL("clock_timestamp() + %s * interval '1 second'"),
+        }
+    )
+    return (
+        _compile(database, CacheUse.select(*standing)),
+        _compile(database, suspend.returning(*standing)),
+    )
+
+
+#: For psycopg2, on PostgreSQL alone. Both return (generation, seconds of suspension left);
+#: the second takes the seconds for which the cache is to be suspended.
+CACHE_STANDING, SUSPEND_CACHE = _cache_use()

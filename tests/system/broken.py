@@ -10,6 +10,7 @@ from hello.app import App, create_app
 from hello.backends import Backends
 from hello.cache import CacheConnection, Lease
 from hello.models import Birthday
+from hello.permission import Permission
 from hello.postgresql import Position, PostgreSQL, PostgreSQLConnection
 from hello.settings import Settings
 
@@ -59,11 +60,12 @@ class LateFenceBackends(Backends):
 class UnguardedCache(CacheConnection):
     """Stores what was read, whatever happened since, and after a pause in which it does."""
 
-    def fill(self, token: str, found: Mapping[str, Birthday | None]) -> None:
+    def fill(self, lease: Lease, found: Mapping[str, Birthday | None]) -> None:
         gevent.sleep(0.01)
-        self.forget(found)
-        leases = [lease for lease in self.claim(found).values() if isinstance(lease, Lease)]
-        super().fill(leases[0].token, found)
+        self.forget(found, lease.generation)
+        claimed = self.claim(found, lease.generation).values()
+        leases = [lease for lease in claimed if isinstance(lease, Lease)]
+        super().fill(leases[0], found)
 
 
 class UnguardedBackends(Backends):
@@ -71,6 +73,19 @@ class UnguardedBackends(Backends):
         connection = super()._connect_cache()
         connection.__class__ = UnguardedCache
         return connection
+
+
+class NeverSuspended(Permission):
+    """Takes a cache that cannot be reached for one that nobody can reach."""
+
+    def suspend(self, deadline: float) -> None:
+        pass
+
+
+class NeverSuspendedBackends(Backends):
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._cache.permission.__class__ = NeverSuspended
 
 
 def _wsgi(kind: type[Backends]) -> App:
@@ -81,3 +96,4 @@ def _wsgi(kind: type[Backends]) -> App:
 
 late_fence = partial(_wsgi, LateFenceBackends)
 unguarded_cache = partial(_wsgi, UnguardedBackends)
+never_suspended_cache = partial(_wsgi, NeverSuspendedBackends)

@@ -42,7 +42,8 @@ class Deployment:
         self.cache = Valkey().start() if cache else None
         self.primary_path = Proxy(self.primary.port)
         self.replica_paths = [Proxy(replica.port) for replica in self.replicas]
-        self.cache_path = Proxy(self.cache.port) if self.cache else None
+        #: Of two services, each has its own.
+        self.cache_paths = [Proxy(self.cache.port) for _ in range(2)] if self.cache else []
 
     @property
     def replica(self) -> Cluster:
@@ -53,6 +54,14 @@ class Deployment:
         return self.replica_paths[0]
 
     @property
+    def cache_path(self) -> Proxy:
+        return self.cache_paths[0]
+
+    @property
+    def _paths(self) -> list[Proxy]:
+        return [self.primary_path, *self.replica_paths, *self.cache_paths]
+
+    @property
     def settings(self) -> dict[str, str]:
         """How the service is told of all this."""
         settings = {"DB_URI": self.primary.uri(DATABASE, port=self.primary_path.port)}
@@ -60,9 +69,13 @@ class Deployment:
             settings["DB_READ_URI"] = ",".join(
                 self.primary.uri(DATABASE, port=path.port) for path in self.replica_paths
             )
-        if self.cache_path:
-            settings["CACHE_URI"] = f"redis://127.0.0.1:{self.cache_path.port}/0"
+        if self.cache_paths:
+            settings["CACHE_URI"] = self._cache_uri(self.cache_path)
         return settings
+
+    @staticmethod
+    def _cache_uri(path: Proxy) -> str:
+        return f"redis://127.0.0.1:{path.port}/0"
 
     def service(self, *, command: list[str] | None = None, **settings: str) -> Service:
         """Start the service on all of it, and wait until it is ready."""
@@ -76,11 +89,12 @@ class Deployment:
         settings["WEB_CONCURRENCY"] = "2"
         if not combination.replica:
             settings["DB_READ_URI"] = ""
-        if not combination.cache:
-            settings["CACHE_URI"] = ""
+        uris = ["", ""]
+        if combination.cache:
+            uris = [self._cache_uri(path) for path in self.cache_paths]
         with (
-            self.service(command=command, **settings) as one,
-            self.service(command=command, **settings) as other,
+            self.service(command=command, **(settings | {"CACHE_URI": uris[0]})) as one,
+            self.service(command=command, **(settings | {"CACHE_URI": uris[1]})) as other,
         ):
             yield [one, other]
 
@@ -91,9 +105,8 @@ class Deployment:
 
     def heal(self) -> None:
         """End whatever happens, and wait until the replicas have caught up."""
-        for path in (self.primary_path, *self.replica_paths, self.cache_path):
-            if path:
-                path.mode = PASS
+        for path in self._paths:
+            path.mode = PASS
         for cluster in (self.primary, *self.replicas):
             if not cluster.running:
                 cluster.start()
@@ -110,8 +123,9 @@ class Deployment:
         eventually(lambda: replica.query(sql)[0][0], within=30)
 
     def empty(self) -> None:
-        """Remove every user, everywhere."""
+        """Remove every user, everywhere; no service may be running."""
         self.primary.query("TRUNCATE users", DATABASE)
+        self.primary.query("UPDATE cache_use SET suspended_until = CURRENT_TIMESTAMP", DATABASE)
         for replica in self.replicas:
             self.catch_up(replica)
         if self.cache:
@@ -119,9 +133,8 @@ class Deployment:
                 client.flushall()
 
     def destroy(self) -> None:
-        for path in (self.primary_path, *self.replica_paths, self.cache_path):
-            if path:
-                path.close()
+        for path in self._paths:
+            path.close()
         for server in (*self.replicas, self.primary, self.cache):
             if server:
                 server.destroy()
@@ -148,6 +161,7 @@ class Deployment:
                 "cache killed": self.cache_killed,
                 "cache flushed": self.cache_flushed,
                 "cache blackholed": self.cache_blackholed,
+                "cache blackholed for one service": self.cache_half_blackholed,
             }
         return faults
 
@@ -198,6 +212,11 @@ class Deployment:
 
     @contextmanager
     def cache_blackholed(self) -> Iterator[None]:
+        with blackholed(self.cache_paths[0]), blackholed(self.cache_paths[1]):
+            yield
+
+    @contextmanager
+    def cache_half_blackholed(self) -> Iterator[None]:
         with blackholed(self.cache_path):
             yield
 

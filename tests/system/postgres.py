@@ -193,13 +193,13 @@ class Cluster:
         )
         return dict(rows)
 
-    def statements(self, database: str) -> int:
-        """How many statements `database` has run, in all."""
+    def statements(self, database: str, like: str = "%") -> int:
+        """How many statements of a form `database` has run, in all."""
         self.query("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
         rows = self.query(
             "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements"
-            " WHERE dbid = (SELECT oid FROM pg_database WHERE datname = %s)",
-            parameters=(database,),
+            " WHERE dbid = (SELECT oid FROM pg_database WHERE datname = %s) AND query LIKE %s",
+            parameters=(database, like),
         )
         return rows[0][0]
 

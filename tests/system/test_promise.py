@@ -3,10 +3,11 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
-from tests.system.deployment import COMBINATIONS, Combination, Deployment, Usage
+from tests.system.deployment import COMBINATIONS, Combination, Deployment, Fault, Usage
 from tests.system.promise import Row, violations
 from tests.system.workload import Today, Workload
 
@@ -59,21 +60,29 @@ def test_the_promise_is_kept_whatever_happens(
     seen = Counter((o.method, "stale" if o.stale else o.status) for o in workload.history)
     assert min(seen["GET", 200], seen["PUT", 204]) > 200
     assert seen["PUT", 503] > 0
-    assert (seen["GET", "stale"] > 0) == combination.replica
+    assert (seen["GET", "stale"] > 0) == (combination.replica or combination.cache)
     assert (usage.replica_batches > 0) == combination.replica
     assert (usage.cache_hits > 0) == combination.cache
 
 
 def reasons(
-    deployment: Deployment, today: Today, combination: Combination, application: str
+    deployment: Deployment,
+    today: Today,
+    combination: Combination,
+    application: str,
+    fault: Fault = nullcontext,
 ) -> set[str]:
-    """Why an application breaks the promise while nothing happens."""
+    """Why an application breaks the promise while one thing happens, or nothing."""
     command = [sys.executable, "-m", "gunicorn", "-c", "python:hello.server", application]
-    # Where the machine is slow, that is not to be taken for a cache that is away.
-    settings = {"TIMEZONE": today.zone, "CACHE_TIMEOUT": "5"}
+    settings = {"TIMEZONE": today.zone}
+    if fault is nullcontext:
+        # Where the machine is slow, that is not to be taken for a cache that is away.
+        settings["CACHE_TIMEOUT"] = "5"
     with deployment.services(combination, command=command, **settings) as services:
         with Workload(services, today) as workload:
-            workload.proceed(2_000)
+            workload.proceed(1_000)
+            with fault():
+                workload.proceed(2_000)
         return {v.reason for v in violations(workload.history, rows(deployment, today))}
 
 
@@ -100,4 +109,16 @@ def test_a_cache_without_leases_is_found_out(deployment: Deployment, today: Toda
     combination = Combination(cache=True)
     assert reasons(deployment, today, combination, "hello.app:wsgi()") == set()
     broken = reasons(deployment, today, combination, "tests.system.broken:unguarded_cache()")
+    assert "a date that was overtaken" in broken
+
+
+def test_a_writer_that_cannot_reach_the_cache_and_does_not_suspend_it_is_found_out(
+    deployment: Deployment, today: Today
+) -> None:
+    combination = Combination(cache=True)
+    fault = deployment.faults(combination)["cache blackholed for one service"]
+    assert reasons(deployment, today, combination, "hello.app:wsgi()", fault) == set()
+    deployment.empty()
+    application = "tests.system.broken:never_suspended_cache()"
+    broken = reasons(deployment, today, combination, application, fault)
     assert "a date that was overtaken" in broken

@@ -1,0 +1,163 @@
+"""The lanes that use the cache: one asks it, the others wrap the lanes of the database."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import date
+from functools import partial
+from typing import TypeVar
+
+import gevent
+
+from hello.batching import Lane
+from hello.breaker import Breaker
+from hello.cache import CacheConnection, Cached, CacheUnavailable, Lease
+from hello.errors import DatabaseUnavailable
+from hello.models import Birthday
+from hello.permission import RENEWAL, Permission
+from hello.telemetry import count
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Cache:
+    """What the lanes of a worker know together about the cache.
+
+    `connect` makes a connection for one lane.
+    """
+
+    def __init__(self, connect: Callable[[], CacheConnection], permission: Permission) -> None:
+        self.connect = connect
+        self.permission = permission
+        #: For readers. A writer that fails suspends the cache, and then nobody tries.
+        self.breaker = Breaker()
+        self._suspending = False
+
+    def attempt(self, operation: Callable[[], Result]) -> Result:
+        """Do something for a reader; raises CacheUnavailable, at once if it is left alone."""
+        if not self.breaker.allows():
+            raise CacheUnavailable("left alone")
+        try:
+            result = operation()
+        except CacheUnavailable as ex:
+            if not self.breaker.is_open:
+                log.warning("the cache does not answer: %s", ex)
+            self.breaker.failed()
+            count("cache_failures")
+            raise
+        if self.breaker.is_open:
+            log.warning("the cache answers again")
+        self.breaker.succeeded()
+        return result
+
+    def suspend(self, deadline: float) -> None:
+        """Let nobody read from it, until this worker can write to it again.
+
+        Raises DatabaseUnavailable if it is not certain by `deadline` that nobody does.
+        """
+        count("cache_failures")
+        if not self._suspending:
+            self._suspending = True
+            gevent.spawn(self._stay_suspended)
+        self.permission.suspend(deadline)
+
+    def _stay_suspended(self) -> None:
+        connection = self.connect()
+        try:
+            while True:
+                gevent.sleep(RENEWAL)
+                with suppress(CacheUnavailable):
+                    connection.forget([""], 0)  # no user has this name
+                    return
+                with suppress(DatabaseUnavailable):
+                    self.permission.suspend(time.monotonic() + RENEWAL)
+        finally:
+            self._suspending = False
+            connection.close()
+
+
+class CacheReads:
+    """A lane that asks the cache: a birthday, a lease, or nothing."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._connection = cache.connect()
+
+    def __call__(self, names: dict[str, None], deadline: float, /) -> Mapping[str, Cached]:
+        use = self._cache.permission.to_read(deadline)
+        if use is None:
+            return {}
+        try:
+            found = self._cache.attempt(lambda: self._connection.claim(names, use.generation))
+        except CacheUnavailable:
+            return {}
+        hits = sum(isinstance(value, Birthday) for value in found.values())
+        count("cache_hits", hits)
+        count("cache_misses", len(names) - hits)
+        return found if use.confirmed else {n: _unconfirmed(value) for n, value in found.items()}
+
+
+def _unconfirmed(value: Cached) -> Cached:
+    return value._replace(stale=True) if isinstance(value, Birthday) else value
+
+
+class FillingReads:
+    """A read lane that stores in the cache what it read under a lease."""
+
+    def __init__(self, reads: Lane[Lease | None, Birthday], cache: Cache) -> None:
+        self._reads = reads
+        self._cache = cache
+        self._connection = cache.connect()
+
+    def __call__(
+        self, leases: dict[str, Lease | None], deadline: float, /
+    ) -> Mapping[str, Birthday | Exception]:
+        found = self._reads(leases, deadline)
+        # Each batch that asked the cache had one lease; a batch here may join several.
+        fills: dict[Lease, dict[str, Birthday | None]] = {}
+        for name, lease in leases.items():
+            user = found.get(name)
+            if lease and not isinstance(user, Exception) and not (user and user.stale):
+                fills.setdefault(lease, {})[name] = user
+        with suppress(CacheUnavailable):
+            for lease, users in fills.items():
+                self._cache.attempt(partial(self._connection.fill, lease, users))
+        return found
+
+
+class UpdatingWrites:
+    """A write lane that outdates in the cache what it committed, before anybody is answered.
+
+    If the cache does not answer, it is suspended instead.
+    """
+
+    def __init__(self, writes: Lane[date, int], cache: Cache) -> None:
+        self._writes = writes
+        self._cache = cache
+        self._connection = cache.connect()
+
+    def __call__(self, dates: dict[str, date], deadline: float, /) -> Mapping[str, int | Exception]:
+        try:
+            results = self._writes(dates, deadline)
+        except DatabaseUnavailable:
+            # Perhaps it was committed after all. Nobody is promised anything, and yet.
+            self._forget(dates)
+            raise
+        versions = {name: n for name, n in results.items() if not isinstance(n, Exception)}
+        saved = {n: born for n, born in dates.items() if not isinstance(results.get(n), Exception)}
+        generation = self._cache.permission.to_acknowledge(deadline)
+        if generation is not None and saved:
+            try:
+                self._connection.update(saved, versions, generation)
+            except CacheUnavailable:
+                self._cache.suspend(deadline)
+        return results
+
+    def _forget(self, dates: Mapping[str, date]) -> None:
+        generation = self._cache.permission.generation
+        if generation is not None and not self._cache.permission.suspended:
+            with suppress(CacheUnavailable):
+                self._connection.forget(dates, generation)

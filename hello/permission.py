@@ -1,0 +1,164 @@
+"""Whether the cache may be used: the primary gives permission, and a writer can suspend it.
+
+A writer that cannot reach the cache cannot outdate what it holds, while readers elsewhere
+may reach it and show the past. All of them can ask the primary, which has committed the
+write. So one row there says which *generation* of keys is used, and until when the cache is
+*suspended*:
+
+- A worker reads from the cache only while it holds a permission: it has asked the primary
+  no longer than LEASE ago, and was told the generation and that nothing is suspended.
+- A writer that fails to outdate the cache after its commit suspends it for SUSPENSION and
+  begins a new generation, then waits until every permission that was given before has
+  ended. Only then the write is acknowledged. While the cache is suspended, writers have
+  nothing to outdate and nothing to wait for.
+- When a suspension is over, readers begin with a generation in which nothing is stored yet.
+
+SUSPENSION is so much longer than LEASE that no worker believes in a generation any more
+when the next one comes into use. Waits are reckoned with time.monotonic() of each machine;
+the primary's clock alone says when a suspension ends. See docs/decisions/cache.md.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import gevent
+from gevent.lock import Semaphore
+
+from hello.breaker import Breaker
+from hello.database import Session
+from hello.errors import DatabaseUnavailable
+from hello.models import CacheStanding
+from hello.postgresql import PostgreSQLConnection
+from hello.telemetry import count
+
+#: Seconds for which the primary's word holds.
+LEASE = 0.5
+#: Seconds for which a writer suspends the cache. The clocks of two servers that succeed each
+#: other as primary may differ by as much as this is longer than two leases.
+SUSPENSION = 5.0
+#: Seconds after which a suspension is renewed if the cache still does not answer.
+RENEWAL = 1.0
+#: Seconds that a reader waits for the primary's word.
+PATIENCE = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Use(NamedTuple):
+    """A generation to read from."""
+
+    generation: int
+    #: False if the primary is away: it may have acknowledged newer writes to others.
+    confirmed: bool
+
+
+class Permission:
+    """A worker's permission to use the cache, for all of its lanes.
+
+    `session`, with the primary, is used by one lane at a time.
+    """
+
+    def __init__(
+        self, session: Session[PostgreSQLConnection], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._session = session
+        self._clock = clock
+        self._lock = Semaphore()
+        self._breaker = Breaker(clock=clock)
+        #: The last one that the primary named.
+        self.generation: int | None = None
+        #: Until when the primary's word holds, if it said that the cache may be used.
+        self._usable_until = 0.0
+        #: Until when it is suspended at least.
+        self._suspended_until = 0.0
+        #: When every permission that was given before the suspension has ended.
+        self._settled_at = 0.0
+
+    @property
+    def suspended(self) -> bool:
+        return self._clock() < self._suspended_until
+
+    def to_read(self, deadline: float) -> Use | None:
+        """What to read from; None if nobody may read. Waits for the primary, not for long.
+
+        Called after the request has come: then the answer is as new as the promise wants.
+        """
+        if not self._usable and not self.suspended and self._breaker.allows():
+            if self._breaker.is_open and self.generation is not None:
+                gevent.spawn(self._try_to_ask, deadline)
+            else:
+                self._try_to_ask(deadline)
+        if self.suspended or self.generation is None:
+            return None
+        if self._usable:
+            return Use(self.generation, True)
+        return Use(self.generation, False) if self._breaker.is_open else None
+
+    def to_acknowledge(self, deadline: float) -> int | None:
+        """The generation in which a write is to be outdated before it is acknowledged.
+
+        None if that is not needed: the cache is suspended. Called after the commit. Raises
+        DatabaseUnavailable if the write cannot be acknowledged by `deadline`.
+        """
+        if not self._usable and not self.suspended:
+            self._ask(deadline)
+        if self.suspended:
+            self._settle(deadline)
+            return None
+        return self.generation
+
+    def suspend(self, deadline: float) -> None:
+        """Let nobody read from the cache; it is certain on return.
+
+        Raises DatabaseUnavailable if it is not certain by `deadline`.
+        """
+        if not self.suspended:
+            log.warning("the cache cannot be written: it is suspended for everybody")
+            count("cache_suspensions")
+        with self._lock:
+            asked = self._clock()
+            standing = self._session.call(lambda c: c.suspend_cache(SUSPENSION, deadline), deadline)
+            self._learn(standing, asked)
+        self._settle(deadline)
+
+    @property
+    def _usable(self) -> bool:
+        return self._clock() < self._usable_until
+
+    def _try_to_ask(self, deadline: float) -> None:
+        try:
+            self._ask(min(deadline, self._clock() + PATIENCE))
+        except DatabaseUnavailable:
+            self._breaker.failed()
+        else:
+            self._breaker.succeeded()
+
+    def _ask(self, deadline: float) -> None:
+        with self._lock:
+            if self._usable or self.suspended:
+                return  # another lane has just asked
+            asked = self._clock()
+            standing = self._session.call(lambda c: c.cache_standing(deadline), deadline)
+            self._learn(standing, asked)
+
+    def _learn(self, standing: CacheStanding, asked: float) -> None:
+        """Keep what the primary said to a question that was sent at `asked`."""
+        now = self._clock()
+        # A suspension that was renewed in good time: nobody has had a permission meanwhile.
+        renewed = now + LEASE <= self._suspended_until
+        if standing.generation != self.generation and not renewed:
+            self._settled_at = now + LEASE
+        self.generation = standing.generation
+        if standing.suspended:
+            self._usable_until = 0.0
+            self._suspended_until = asked + standing.suspended
+        else:
+            self._usable_until = asked + LEASE
+
+    def _settle(self, deadline: float) -> None:
+        if self._settled_at > deadline:
+            raise DatabaseUnavailable("others may still read from the cache")
+        if (wait := self._settled_at - self._clock()) > 0:
+            gevent.sleep(wait)

@@ -61,10 +61,14 @@ class Permission:
     """
 
     def __init__(
-        self, session: Session[PostgreSQLConnection], clock: Callable[[], float] = time.monotonic
+        self,
+        session: Session[PostgreSQLConnection],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = gevent.sleep,
     ) -> None:
         self._session = session
         self._clock = clock
+        self._sleep = sleep
         self._lock = Semaphore()
         self._breaker = Breaker(clock=clock)
         #: The last one that the primary named.
@@ -161,4 +165,4 @@ class Permission:
         if self._settled_at > deadline:
             raise DatabaseUnavailable("others may still read from the cache")
         if (wait := self._settled_at - self._clock()) > 0:
-            gevent.sleep(wait)
+            self._sleep(wait)

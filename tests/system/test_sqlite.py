@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from hello import schema
 from tests.system.processes import eventually
 from tests.system.service import Crowd, Service, migrate, put
 
-SCRIPT = "0001_create_users"
+APPLIED = "".join(f"applied: {name}\n" for name in schema.NAMES)
+REVERTED = "".join(f"reverted: {name}\n" for name in reversed(schema.NAMES))
+PENDING = "".join(f"pending: {name}\n" for name in schema.NAMES)
 
 
 @pytest.fixture
@@ -181,7 +184,7 @@ def test_service_becomes_ready_when_the_schema_is_there(path: Path) -> None:
         workers = service.workers
         ready = client.request("GET", "/health/ready")
         assert ready.json["status"] == "unavailable"
-        assert SCRIPT in ready.json["reason"]
+        assert schema.NAMES[0] in ready.json["reason"]
         assert "python -m hello migrate" in ready.json["reason"]
         for answer in (client.get("alice"), client.put("alice", "1990-05-17")):
             assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
@@ -190,7 +193,7 @@ def test_service_becomes_ready_when_the_schema_is_there(path: Path) -> None:
         assert client.request("GET", "/health").json["status"] == "unavailable"
         assert "python -m hello migrate" in service.log
 
-        assert outcome(uri(path)) == (0, f"applied: {SCRIPT}\n", "")
+        assert outcome(uri(path)) == (0, APPLIED, "")
         service.wait_until()
         for born in ("1990-05-17", "1990-05-18", "1990-05-18"):
             assert client.put("Zoë", born).status == 204
@@ -203,7 +206,7 @@ def test_service_becomes_ready_when_the_schema_is_there(path: Path) -> None:
 def test_schema_that_is_reverted_and_applied_under_the_service(database: Path) -> None:
     with Service(DB_URI=uri(database)).wait_until() as service, service.client() as client:
         assert client.put("alice", "1990-05-17").status == 204
-        assert outcome(uri(database), "--down")[0] == 0
+        assert outcome(uri(database), "--down", schema.NAMES[0])[0] == 0
         assert client.get("alice").status == 503
         assert client.put("alice", "1990-05-17").status == 503
         assert client.request("GET", "/health/ready").status == 503
@@ -229,17 +232,17 @@ def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_migrate(path: Path) -> None:
-    assert outcome(uri(path), "--check") == (1, f"pending: {SCRIPT}\n", "")
-    assert outcome(uri(path)) == (0, f"applied: {SCRIPT}\n", "")
+    assert outcome(uri(path), "--check") == (1, PENDING, "")
+    assert outcome(uri(path)) == (0, APPLIED, "")
     assert "users" in tables(path)
     assert outcome(uri(path), "--check") == (0, "", "")
     assert outcome(uri(path)) == (0, "nothing to do\n", "")
-    assert outcome(uri(path), "--down") == (0, f"reverted: {SCRIPT}\n", "")
+    assert outcome(uri(path), "--down", schema.NAMES[0]) == (0, REVERTED, "")
     assert "users" not in tables(path)
-    assert outcome(uri(path), "--check") == (1, f"pending: {SCRIPT}\n", "")
+    assert outcome(uri(path), "--check") == (1, PENDING, "")
     assert outcome(uri(path), "--down") == (0, "nothing to do\n", "")
     assert outcome(uri(path))[0] == 0
-    assert outcome(uri(path), "--down", SCRIPT) == (0, f"reverted: {SCRIPT}\n", "")
+    assert outcome(uri(path), "--down") == (0, f"reverted: {schema.NAMES[-1]}\n", "")
 
 
 def test_check_changes_nothing(path: Path) -> None:
@@ -303,8 +306,6 @@ def test_ten_migrations_at_once(path: Path) -> None:
     with ThreadPoolExecutor(10) as pool:
         done = [pool.submit(outcome, uri(path)) for _ in range(10)]
     outcomes = [future.result() for future in done]
-    assert sorted(outcomes) == sorted(
-        [(0, f"applied: {SCRIPT}\n", "")] + [(0, "nothing to do\n", "")] * 9
-    )
-    assert rows(path, "SELECT name FROM schema_migration") == [(SCRIPT,)]
+    assert sorted(outcomes) == sorted([(0, APPLIED, "")] + [(0, "nothing to do\n", "")] * 9)
+    assert rows(path, "SELECT name FROM schema_migration") == [(name,) for name in schema.NAMES]
     assert rows(path, "SELECT * FROM users") == []

@@ -1,0 +1,231 @@
+"""The permission to use the cache, in simulated time: what no order and no delay may do.
+
+Workers read and write one user through a primary and a cache that are simulated. Every step
+takes a random time, sometimes much longer than a permission lasts, and each worker loses and
+regains its way to the cache and to the primary. A seed says all of it.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from hello.errors import DatabaseUnavailable
+from hello.models import CacheStanding
+from hello.permission import LEASE, SUSPENSION, Permission
+
+FOREVER = float("inf")
+
+
+class Time:
+    """Time that passes when everybody waits for it."""
+
+    def __init__(self, end: float) -> None:
+        self.now = 0.0
+        self._end = end
+        self._number = count()
+        self._sleepers: list[tuple[float, int, Event]] = []
+
+    def sleep(self, seconds: float) -> None:
+        event = Event()
+        heapq.heappush(self._sleepers, (self.now + seconds, next(self._number), event))
+        event.wait()
+
+    def run(self) -> None:
+        while self._sleepers and self.now < self._end:
+            self.now, _, event = heapq.heappop(self._sleepers)
+            event.set()
+            for _ in range(4):  # whoever was woken may wake others
+                gevent.sleep(0)
+
+
+class World:
+    """The primary and the cache, and what was acknowledged."""
+
+    def __init__(self, seed: int, end: float) -> None:
+        self.random = random.Random(seed)
+        self.time = Time(end)
+        self.version = 1
+        self.acknowledged = 1
+        self.generation = 1
+        self.suspended_until = 0.0
+        #: What each generation holds: a version, or a lease.
+        self.cache: dict[int, int | str] = {}
+        self.hits = self.suspensions = 0
+        self.past: list[str] = []
+
+    def pause(self) -> None:
+        """Some time: a network, a disk, a process that does not run."""
+        usual = self.random.expovariate(1 / 0.002)
+        stall = self.random.uniform(0, 3 * LEASE) if self.random.random() < 0.02 else 0
+        self.time.sleep(usual + stall)
+
+
+class Worker:
+    """Stands in for the lanes of a worker, and for its session with the primary."""
+
+    permission: Permission
+
+    def __init__(self, world: World, kind: type[Permission]) -> None:
+        self._world = world
+        self._reaches_cache = self._reaches_primary = True
+        self.permission = kind(self, lambda: world.time.now, world.time.sleep)
+        for life in (self._write, self._read, self._read, self._fail):
+            gevent.spawn(life)
+
+    # The session
+
+    def call(self, operation: Callable[["Worker"], Any], deadline: float) -> Any:
+        return operation(self)
+
+    def _ask(self, answer: Callable[[], Any]) -> Any:
+        self._world.pause()
+        if not self._reaches_primary:
+            raise DatabaseUnavailable("away")
+        found = answer()
+        self._world.pause()
+        return found
+
+    def _standing(self, generation: int, until: float) -> CacheStanding:
+        # The row was seen before the clock is looked at.
+        self._world.pause()
+        return CacheStanding(generation, max(0.0, until - self._world.time.now))
+
+    def cache_standing(self, deadline: float) -> CacheStanding:
+        world = self._world
+        return self._ask(lambda: self._standing(world.generation, world.suspended_until))
+
+    def suspend_cache(self, seconds: float, deadline: float) -> CacheStanding:
+        def suspend() -> CacheStanding:
+            world = self._world
+            world.suspensions += 1
+            until = world.time.now + seconds
+            world.pause()  # until it is committed
+            world.generation += 1
+            world.suspended_until = max(until, world.suspended_until)
+            return self._standing(world.generation, world.suspended_until)
+
+        return self._ask(suspend)
+
+    # The lanes
+
+    def _write(self) -> None:
+        world = self._world
+        while True:
+            world.time.sleep(world.random.expovariate(1 / 0.1))
+            try:
+                version = self._ask(self._commit)
+                generation = self.permission.to_acknowledge(FOREVER)
+                if generation is not None and not self._update(generation, version):
+                    self.permission.suspend(FOREVER)
+            except DatabaseUnavailable:
+                continue
+            world.acknowledged = max(world.acknowledged, version)
+
+    def _commit(self) -> int:
+        self._world.version += 1
+        return self._world.version
+
+    def _update(self, generation: int, version: int) -> bool:
+        world = self._world
+        world.pause()
+        if not self._reaches_cache:
+            return False
+        held = world.cache.get(generation)
+        if isinstance(held, str):
+            del world.cache[generation]
+        elif held is not None and held < version:
+            world.cache[generation] = version
+        world.pause()
+        return True
+
+    def _read(self) -> None:
+        world = self._world
+        for number in count():
+            world.time.sleep(world.random.expovariate(1 / 0.02))
+            promised = world.acknowledged
+            use = self.permission.to_read(FOREVER)
+            lease = f"{id(self)} {number}"
+            held = use and self._claim(use.generation, lease)
+            if isinstance(held, int):
+                world.hits += 1
+                if held < promised and use.confirmed:
+                    world.past.append(f"{held} after {promised} at {world.time.now:.3f}")
+                continue
+            try:
+                version = self._ask(lambda: world.version)
+            except DatabaseUnavailable:
+                continue
+            world.pause()
+            if use and self._reaches_cache and world.cache.get(use.generation) == lease:
+                world.cache[use.generation] = version
+
+    def _claim(self, generation: int, lease: str) -> int | str | None:
+        world = self._world
+        world.pause()
+        if not self._reaches_cache:
+            return None
+        held = world.cache.setdefault(generation, lease)
+        world.pause()
+        return held
+
+    def _fail(self) -> None:
+        world = self._world
+        while True:
+            world.time.sleep(world.random.expovariate(1 / 8))
+            if world.random.random() < 0.7:
+                self._reaches_cache = False
+            else:
+                self._reaches_primary = False
+            world.time.sleep(world.random.uniform(0, 2 * SUSPENSION))
+            self._reaches_cache = self._reaches_primary = True
+
+
+def simulate(seed: int, seconds: float, kind: type[Permission] = Permission) -> World:
+    world = World(seed, seconds)
+    for _ in range(3):
+        Worker(world, kind)
+    gevent.sleep(0)
+    world.time.run()
+    return world
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_read_never_sees_the_past(seed: int) -> None:
+    world = simulate(seed, seconds=60)
+    assert world.past == []
+    assert world.hits > 200
+    assert world.suspensions > 2
+    assert world.acknowledged > 200
+
+
+class Impatient(Permission):
+    """Acknowledges a write while others may still read what it outdates."""
+
+    def _settle(self, deadline: float) -> None:
+        pass
+
+
+class Careless(Permission):
+    """Takes a cache that it cannot reach for one that nobody can reach."""
+
+    def suspend(self, deadline: float) -> None:
+        pass
+
+
+class Trusting(Permission):
+    """Believes for ever what it was told once."""
+
+    @property
+    def _usable(self) -> bool:
+        return self.generation is not None and not self.suspended
+
+
+@pytest.mark.parametrize("kind", [Impatient, Careless, Trusting])
+def test_the_simulation_finds_out_who_is_wrong(kind: type[Permission]) -> None:
+    assert any(simulate(seed, seconds=60, kind=kind).past for seed in range(5))

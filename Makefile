@@ -37,6 +37,7 @@ bench: $(VENV)/ready ## Compare with other stacks; ARGS='--workloads get'; needs
 
 soak: $(VENV)/ready ## Check the promise for minutes=5 while servers fail
 	@VENV=$(VENV) scripts/soak $(minutes)
+
 build: ## Build the image hello:dev
 	docker build --tag hello:dev --build-arg REVISION="$$(git rev-parse HEAD)" .
 

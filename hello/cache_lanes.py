@@ -97,11 +97,16 @@ class CacheReads:
         hits = sum(isinstance(value, Birthday) for value in found.values())
         count("cache_hits", hits)
         count("cache_misses", len(names) - hits)
-        return found if use.confirmed else {n: _unconfirmed(value) for n, value in found.items()}
+        return found if use.confirmed else _unconfirmed(found)
 
 
-def _unconfirmed(value: Cached) -> Cached:
-    return value._replace(stale=True) if isinstance(value, Birthday) else value
+def _unconfirmed(found: Mapping[str, Cached]) -> dict[str, Cached]:
+    """What may be shown without permission. Nothing may be stored without one."""
+    return {
+        name: user._replace(stale=True)
+        for name, user in found.items()
+        if isinstance(user, Birthday)
+    }
 
 
 class FillingReads:

@@ -50,7 +50,7 @@ class Use(NamedTuple):
     """A generation to read from."""
 
     generation: int
-    #: False if the primary is away: it may have acknowledged newer writes to others.
+    #: False if the primary is away: others may know of newer writes, and nothing may be stored.
     confirmed: bool
 
 

@@ -769,6 +769,8 @@ def test_users_in_the_cache_are_found_while_the_database_is_away(
     eventually(lambda: worker.users.find("alice") == stale)
     with pytest.raises(DatabaseUnavailable):
         worker.users.find("bob")
+    # Without permission there is no right to store.
+    assert worker.cached({"alice": None, "bob": None}, FOREVER) == {"alice": stale}
     table.fail = None
     eventually(lambda: gevent.sleep(0.01) or worker.users.find("alice") == Birthday(OLD, 1))
 

@@ -162,8 +162,8 @@ class Worker:
             except DatabaseUnavailable:
                 continue
             world.pause()
-            if use and self._reaches_cache and world.cache.get(use.generation) == lease:
-                world.cache[use.generation] = version
+            if use and use.confirmed and self._reaches_cache:
+                self._fill(use.generation, lease, version)
 
     def _claim(self, generation: int, lease: str) -> int | str | None:
         world = self._world
@@ -173,6 +173,10 @@ class Worker:
         held = world.cache.setdefault(generation, lease)
         world.pause()
         return held
+
+    def _fill(self, generation: int, lease: str, version: int) -> None:
+        if self._world.cache.get(generation) == lease:
+            self._world.cache[generation] = version
 
     def _fail(self) -> None:
         world = self._world

@@ -1,6 +1,6 @@
 """Every route on one page."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, tzinfo
 
 import falcon
@@ -8,11 +8,13 @@ import falcon
 from hello import problems
 from hello.backends import Backends
 from hello.lifecycle import Process, process
-from hello.middleware import CommonHeaders, RequestID
+from hello.middleware import CommonHeaders, Measurement, RequestID
 from hello.resources import health
 from hello.resources.hello import Clock, Hello
+from hello.resources.metrics import Metrics
 from hello.resources.root import Root
 from hello.settings import Settings
+from hello.telemetry import Snapshot
 from hello.usernames import Usernames
 from hello.users import Users
 
@@ -39,6 +41,7 @@ def create_app(
     """
     process = process or Process()
     app = App()
+    app.add_middleware(Measurement())
     app.add_middleware(RequestID())
     app.add_middleware(CommonHeaders())
     app.req_options.strip_url_path_trailing_slash = True
@@ -50,6 +53,13 @@ def create_app(
     app.add_route("/health/live", health.Live())
     app.add_route("/health/ready", health.Ready(users.ping, process))
     app.add_route("/health/startup", health.Startup())
+    return app
+
+
+def create_admin_app(read: Callable[[], Iterable[tuple[bool, Snapshot]]], revision: str) -> App:
+    """What the admin port shows; see `Metrics`."""
+    app = App()
+    app.add_route("/metrics", Metrics(read, revision))
     return app
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from hello import telemetry
 from hello.breaker import Breaker
 from hello.cache import (
     Cache,
@@ -44,6 +45,7 @@ class Backends:
             for n in range(settings.replicas)
         ]
         self._cache = Cache(self._connect_cache, settings.cache_ttl) if settings.cache else None
+        self._watch_breakers()
 
     def users(self) -> Users:
         """The users, with the lanes that the settings ask for."""
@@ -85,6 +87,13 @@ class Backends:
         if self._cache is not None:
             checks["cache"] = self._check_cache
         return checks
+
+    def _watch_breakers(self) -> None:
+        telemetry.BREAKERS.watch(("primary",), lambda: self._primary_breaker.is_open)
+        for name, _, breaker in self._replicas:
+            telemetry.BREAKERS.watch((name,), partial(getattr, breaker, "is_open"))
+        if (cache := self._cache) is not None:
+            telemetry.BREAKERS.watch(("cache",), lambda: cache.away)
 
     def _check_primary(self, timeout: float) -> dict[str, Any]:
         session = Session(self._primary, "primary")

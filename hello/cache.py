@@ -35,7 +35,7 @@ from hello.batching import Lane
 from hello.breaker import Breaker
 from hello.errors import DatabaseUnavailable
 from hello.models import Birthday
-from hello.telemetry import count
+from hello.telemetry import count, timed
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,8 @@ class CacheConnection:
             self.forget(dates)
 
     def forget(self, names: Iterable[str]) -> None:
-        self._do(lambda client: client.unlink(*map(self._key, names)))
+        with timed("cache", "forget"):
+            self._do(lambda client: client.unlink(*map(self._key, names)))
 
     def ping(self) -> None:
         self._do(lambda client: client.ping())
@@ -179,7 +180,8 @@ class CacheConnection:
 
     def _run(self, script: str, names: list[str], *arguments: str | int) -> Any:
         keys = [self._key(name) for name in names]
-        return self._do(lambda client: self._scripts[script](keys, arguments, client))
+        with timed("cache", script):
+            return self._do(lambda client: self._scripts[script](keys, arguments, client))
 
     def _do(self, operation: Callable[[Any], Any]) -> Any:
         """Do something that can be repeated, on a new connection if the old one was cut."""
@@ -190,6 +192,7 @@ class CacheConnection:
             cut = isinstance(ex.__cause__, redis.ConnectionError)
             if not (used and cut):
                 raise
+        count("cache_retries")
         return self._do_once(operation)
 
     def _do_once(self, operation: Callable[[Any], Any]) -> Any:

@@ -2,9 +2,12 @@
 
 import os
 import re
+import time
 from typing import Any
 
 import falcon
+
+from hello.telemetry import answered
 
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -43,3 +46,17 @@ class CommonHeaders:
     ) -> None:
         for name, value in HEADERS.items():
             resp.set_header(name, value)
+
+
+class Measurement:
+    """Counts and times every request by its route, and tells the server which that was."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        req.env["hello.start"] = time.monotonic()
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
+    ) -> None:
+        env, route = req.env, req.uri_template
+        env["hello.route"] = route
+        answered(route, req.method, resp.status, time.monotonic() - env["hello.start"])

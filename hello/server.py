@@ -7,7 +7,10 @@ monkey.patch_all()
 
 import os  # noqa: E402
 import sys  # noqa: E402
+from errno import EADDRINUSE  # noqa: E402
+from typing import Any  # noqa: E402
 
+from hello.admin import Admin  # noqa: E402
 from hello.settings import Settings, SettingsError  # noqa: E402
 
 try:
@@ -64,3 +67,33 @@ access_log_format = "%(t)s %(m)s %(s)s %(B)s bytes %(D)s us %({x-request-id}o)s"
 
 def pre_request(worker: object, req: object) -> None:
     """gunicorn's own logs the path at level debug, and with it a username."""
+
+
+_admin: Admin | None = None
+
+
+def on_starting(server: Any) -> None:
+    """Open the admin port."""
+    global _admin
+    if not _settings.admin_port:
+        return
+    try:
+        if _settings.admin_port == _settings.port:
+            raise OSError(EADDRINUSE, "it is PORT")
+        _admin = Admin(_settings.host, _settings.admin_port, server.cfg.workers)
+    except OSError as ex:
+        reason = f"cannot listen on {_settings.host}, port {_settings.admin_port}: {ex.strerror}"
+        if _settings.source.get("ADMIN_PORT"):
+            sys.exit(f"hello: ADMIN_PORT: {reason}")
+        # Nobody asked for it.
+        server.log.warning("no metrics: %s; set ADMIN_PORT to another port, or to 0", reason)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    if _admin is not None:
+        worker.admin, worker.slot = _admin, _admin.before_fork()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    if _admin is not None:
+        _admin.after_exit(worker.slot)

@@ -205,6 +205,7 @@ class Settings:
     cache_prefix: str
     host: str
     port: int
+    admin_port: int
     web_concurrency: int
     time_zone: ZoneInfo
     username_pattern: str
@@ -233,6 +234,7 @@ class Settings:
             cache_prefix=source.parse("CACHE_PREFIX", str, "hello"),
             host=source.parse("HOST", str, "127.0.0.1"),
             port=source.parse("PORT", _integer(0, 65535), "8080"),
+            admin_port=source.parse("ADMIN_PORT", _integer(0, 65535), "9090"),
             web_concurrency=source.parse("WEB_CONCURRENCY", _integer(1, 256), "1"),
             time_zone=source.parse("TIMEZONE", _time_zone, "UTC"),
             username_pattern=source.parse("USERNAME_PATTERN", _pattern, DEFAULT_PATTERN),
@@ -251,6 +253,8 @@ class Settings:
             raise SettingsError(
                 "WEB_CONCURRENCY: must be 1 with a database in memory: no two workers share one"
             )
+        if 0 < settings.admin_port == settings.port and source.get("ADMIN_PORT"):
+            raise SettingsError("ADMIN_PORT: must differ from PORT")
         for name, given in (("DB_READ_URI", settings.replicas), ("CACHE_URI", settings.cache)):
             if given and settings.db_uri.is_sqlite:
                 raise SettingsError(f"{name}: goes with a DB_URI that begins with postgresql://")

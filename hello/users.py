@@ -27,9 +27,13 @@ class Users:
         max_waiting: int = 1024,
         timeout: float = 5.0,
     ) -> None:
-        self._reads = Batcher(readers, max_waiting=max_waiting, timeout=timeout)
-        self._writes = Batcher(writers, max_waiting=max_waiting, timeout=timeout)
-        self._cached = Batcher(cached, max_waiting=max_waiting, timeout=timeout) if cached else None
+        self._reads = Batcher(readers, kind="read", max_waiting=max_waiting, timeout=timeout)
+        self._writes = Batcher(writers, kind="write", max_waiting=max_waiting, timeout=timeout)
+        self._cached = (
+            Batcher(cached, kind="cache", max_waiting=max_waiting, timeout=timeout)
+            if cached
+            else None
+        )
 
     def find(self, username: str) -> Birthday | None:
         """What is stored of a user."""

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any
 
@@ -119,9 +119,9 @@ def databases() -> Databases:
 
 
 @pytest.fixture(autouse=True)
-def counted() -> Iterator[Callable[[], dict[str, int]]]:
+def counted() -> Callable[[], dict[str, float]]:
     before = {event: row[0] for event, row in events.items()}
-    yield lambda: {e: row[0] - before[e] for e, row in events.items() if row[0] != before[e]}
+    return lambda: {e: row[0] - before[e] for e, row in events.items() if row[0] != before[e]}
 
 
 FRESH = ["primary: flushed", "one: find_replayed"]

@@ -209,7 +209,7 @@ def test_too_many_figures_are_refused_and_the_last_ones_stay() -> None:
 
 
 def test_nothing_but_metrics_is_on_the_admin_port() -> None:
-    client = falcon.testing.TestClient(create_admin_app(lambda: [], "cafe"))
+    client = falcon.testing.TestClient(create_admin_app(list, "cafe"))
     assert client.simulate_get("/").status_code == 404
     assert client.simulate_head("/metrics").status_code == 200
     assert client.simulate_post("/metrics").status_code == 405

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, tzinfo
+from functools import partial
+from typing import Any
 
 import falcon
 
 from hello import problems
 from hello.backends import Backends
+from hello.batching import Batcher
 from hello.lifecycle import Process, process
 from hello.middleware import CommonHeaders, Measurement, RequestID
 from hello.resources import health
@@ -34,13 +37,17 @@ def create_app(
     clock: Clock = today,
     process: Process | None = None,
     checks: Mapping[str, health.Check] | None = None,
+    middleware: Iterable[Any] = (),
 ) -> App:
     """The WSGI application, wired from its parts.
 
-    `checks` are the dependencies that `/health` shows, by name.
+    `checks` are the dependencies that `/health` shows, by name; `middleware` goes around all
+    that is here.
     """
     process = process or Process()
     app = App()
+    for outer in middleware:
+        app.add_middleware(outer)
     app.add_middleware(Measurement())
     app.add_middleware(RequestID())
     app.add_middleware(CommonHeaders())
@@ -67,10 +74,20 @@ def wsgi() -> App:
     """The application as the environment describes it, for the server."""
     settings = Settings.load()
     backends = Backends(settings)
+    batcher, middleware = _tracing() if settings.traces else (Batcher, [])
     return create_app(
-        backends.users(),
+        backends.users(batcher),
         usernames=Usernames(settings.username_pattern),
         time_zone=settings.time_zone,
         process=process,
         checks=backends.checks(),
+        middleware=middleware,
     )
+
+
+def _tracing() -> tuple[Callable[..., Batcher[Any, Any]], list[Any]]:
+    """What makes batches, and middleware, that send spans."""
+    from hello import traces  # it needs an extra
+
+    tracer = traces.start(process)
+    return partial(traces.TracedBatcher, tracer=tracer), [traces.RequestSpans(tracer)]

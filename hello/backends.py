@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from hello import telemetry
+from hello.batching import Batcher
 from hello.breaker import Breaker
 from hello.cache import (
     Cache,
@@ -47,7 +48,7 @@ class Backends:
         self._cache = Cache(self._connect_cache, settings.cache_ttl) if settings.cache else None
         self._watch_breakers()
 
-    def users(self) -> Users:
+    def users(self, batcher: Callable[..., Batcher[Any, Any]] = Batcher) -> Users:
         """The users, with the lanes that the settings ask for."""
         settings = self._settings
         # SQLite answers within the call: a second lane would never run.
@@ -65,6 +66,7 @@ class Backends:
             cached,
             max_waiting=settings.max_waiting,
             timeout=settings.request_timeout,
+            batcher=batcher,
         )
 
     def _reader(self, lane: int) -> Any:

@@ -21,11 +21,11 @@ HEADERS = {
 
 def request_id(req: falcon.Request) -> str:
     """The id of a request: the caller's `X-Request-ID` if it is sane, else a new one."""
-    known: str | None = getattr(req.context, "request_id", None)
+    known: str | None = req.env.get("hello.request_id")
     if known is None:
         given = req.env.get("HTTP_X_REQUEST_ID")
         known = given if given and _SANE.fullmatch(given) else os.urandom(16).hex()
-        req.context.request_id = known
+        req.env["hello.request_id"] = known
     return known
 
 

@@ -10,6 +10,7 @@ import sys  # noqa: E402
 from errno import EADDRINUSE  # noqa: E402
 from typing import Any  # noqa: E402
 
+from hello import logs  # noqa: E402
 from hello.admin import Admin  # noqa: E402
 from hello.settings import Settings, SettingsError  # noqa: E402
 
@@ -18,6 +19,8 @@ try:
 except SettingsError as ex:
     # One line that names the setting, instead of gunicorn's traceback.
     sys.exit(f"hello: {ex}")
+
+logs.configure(_settings.log_format, _settings.log_level)
 
 # The URL of the service. An IPv6 address needs its brackets.
 bind = (
@@ -56,13 +59,12 @@ forwarder_headers = ""
 control_socket_disable = True
 # In the process list, instead of "gunicorn".
 proc_name = "hello"
-# Everything goes to the container's log.
+# One line for each event, on standard output: see hello/logs.py.
+logger_class = "hello.logs.Logger"
 errorlog = "-"
 loglevel = _settings.log_level
-# An access line costs about as much time as a request.
+# A line for each request, without its path, which holds a username.
 accesslog = "-" if _settings.access_log else None
-# The path holds a username: the line has the method, the status and the time alone.
-access_log_format = "%(t)s %(m)s %(s)s %(B)s bytes %(D)s us %({x-request-id}o)s"
 
 
 def pre_request(worker: object, req: object) -> None:

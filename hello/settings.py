@@ -6,7 +6,9 @@ environment variable; the variable wins. Kubernetes mounts a Secret like that.
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -192,6 +194,29 @@ def _log_level(text: str) -> str:
     return text.lower()
 
 
+def _log_format(text: str) -> str:
+    if text.lower() not in ("auto", "json", "text"):
+        raise ValueError("must be auto, json or text")
+    return text.lower()
+
+
+#: OpenTelemetry's variables that name a collector for traces.
+_COLLECTORS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def _traces(environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own variables ask for traces; raises SettingsError."""
+    name = next((name for name in _COLLECTORS if environ.get(name)), None)
+    if name is None or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    if environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
+        return False
+    with suppress(ModuleNotFoundError):  # one of its parents
+        if find_spec("opentelemetry.exporter.otlp.proto.http"):
+            return True
+    raise SettingsError(f"{name}: traces need the extra: pip install 'hello[otel]'")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Every setting of the service, checked. Times are in seconds."""
@@ -218,7 +243,9 @@ class Settings:
     body_timeout: float
     graceful_timeout: int
     log_level: str
+    log_format: str
     access_log: bool
+    traces: bool
 
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -247,7 +274,9 @@ class Settings:
             body_timeout=source.parse("BODY_TIMEOUT", _seconds, "10"),
             graceful_timeout=source.parse("GRACEFUL_TIMEOUT", _integer(1, 3600), "20"),
             log_level=source.parse("LOG_LEVEL", _log_level, "info"),
+            log_format=source.parse("LOG_FORMAT", _log_format, "auto"),
             access_log=source.parse("ACCESS_LOG", _boolean, "off"),
+            traces=_traces(environ),
         )
         if settings.db_uri.is_memory and settings.web_concurrency > 1:
             raise SettingsError(

@@ -20,7 +20,7 @@ from gunicorn import util
 from gunicorn.http import errors, message, wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
-from hello import lean, stock, telemetry
+from hello import lean, logs, stock, telemetry
 from hello.admin import Admin
 from hello.connection import Connection
 from hello.lifecycle import process
@@ -82,16 +82,18 @@ class Worker(GeventWorker):  # type: ignore[misc]
         )
 
     def run(self) -> None:
+        get_hub().print_exception = logs.report
         if self.admin is not None:
             self.admin.start(self.slot)
+            process.at_end.append(self.admin.publish)
         try:
             if self._foreign:
                 super().run()
             else:
                 self._run()
         finally:
-            if self.admin is not None:
-                self.admin.publish()
+            for call in process.at_end:
+                call()
 
     def _run(self) -> None:
         pool = Pool(self.worker_connections)

@@ -31,7 +31,9 @@ DEFAULTS = {
     "body_timeout": 10.0,
     "graceful_timeout": 20,
     "log_level": "info",
+    "log_format": "auto",
     "access_log": False,
+    "traces": False,
 }
 
 #: Setting, text, field, value.
@@ -58,6 +60,9 @@ ACCEPTED = [
     ("BODY_TIMEOUT", "3600", "body_timeout", 3600.0),
     ("GRACEFUL_TIMEOUT", "30", "graceful_timeout", 30),
     ("LOG_LEVEL", "WARNING", "log_level", "warning"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318", "traces", True),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4318", "traces", True),
+    ("LOG_FORMAT", "JSON", "log_format", "json"),
     ("ACCESS_LOG", "on", "access_log", True),
     ("ACCESS_LOG", "True", "access_log", True),
     ("ACCESS_LOG", "off", "access_log", False),
@@ -93,6 +98,7 @@ REFUSED = [
     *(("TIMEZONE", "Mars/Olympus"), ("TIMEZONE", "../etc/passwd"), ("TIMEZONE", "America")),
     *(("USERNAME_PATTERN", "[a-z"), ("USERNAME_PATTERN", "(?au)[a-z]")),
     ("LOG_LEVEL", "loud"),
+    ("LOG_FORMAT", "xml"),
     ("ACCESS_LOG", "perhaps"),
     ("DB_URI", "mysql://u:s3cret@h/d"),
     ("DB_READ_URI", "sqlite:///s3cret.db"),

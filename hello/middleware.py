@@ -59,4 +59,6 @@ class Measurement:
     ) -> None:
         env, route = req.env, req.uri_template
         env["hello.route"] = route
-        answered(route, req.method, resp.status, time.monotonic() - env["hello.start"])
+        # Falcon refuses some methods before it asks middleware.
+        now = time.monotonic()
+        answered(route, req.method, resp.status, now - env.get("hello.start", now))

@@ -98,6 +98,8 @@ class RequestSpans:
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
     ) -> None:
+        if "hello.span" not in req.env:
+            return  # Falcon refuses some methods before it asks middleware
         span, token = req.env.pop("hello.span")
         context.detach(token)
         if span.is_recording():

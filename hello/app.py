@@ -1,18 +1,23 @@
 """Every route on one page."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, tzinfo
+from functools import partial
+from typing import Any
 
 import falcon
 
 from hello import problems
 from hello.backends import Backends
+from hello.batching import Batcher
 from hello.lifecycle import Process, process
-from hello.middleware import CommonHeaders, RequestID
+from hello.middleware import CommonHeaders, Measurement, RequestID
 from hello.resources import health
 from hello.resources.hello import Clock, Hello
+from hello.resources.metrics import Metrics
 from hello.resources.root import Root
 from hello.settings import Settings
+from hello.telemetry import Snapshot
 from hello.usernames import Usernames
 from hello.users import Users
 
@@ -32,13 +37,18 @@ def create_app(
     clock: Clock = today,
     process: Process | None = None,
     checks: Mapping[str, health.Check] | None = None,
+    middleware: Iterable[Any] = (),
 ) -> App:
     """The WSGI application, wired from its parts.
 
-    `checks` are the dependencies that `/health` shows, by name.
+    `checks` are the dependencies that `/health` shows, by name; `middleware` goes around all
+    that is here.
     """
     process = process or Process()
     app = App()
+    for outer in middleware:
+        app.add_middleware(outer)
+    app.add_middleware(Measurement())
     app.add_middleware(RequestID())
     app.add_middleware(CommonHeaders())
     app.req_options.strip_url_path_trailing_slash = True
@@ -53,14 +63,31 @@ def create_app(
     return app
 
 
+def create_admin_app(read: Callable[[], Iterable[tuple[bool, Snapshot]]], revision: str) -> App:
+    """What the admin port shows; see `Metrics`."""
+    app = App()
+    app.add_route("/metrics", Metrics(read, revision))
+    return app
+
+
 def wsgi() -> App:
     """The application as the environment describes it, for the server."""
     settings = Settings.load()
     backends = Backends(settings)
+    batcher, middleware = _tracing() if settings.traces else (Batcher, [])
     return create_app(
-        backends.users(),
+        backends.users(batcher),
         usernames=Usernames(settings.username_pattern),
         time_zone=settings.time_zone,
         process=process,
         checks=backends.checks(),
+        middleware=middleware,
     )
+
+
+def _tracing() -> tuple[Callable[..., Batcher[Any, Any]], list[Any]]:
+    """What makes batches, and middleware, that send spans."""
+    from hello import traces  # it needs an extra
+
+    tracer = traces.start(process)
+    return partial(traces.TracedBatcher, tracer=tracer), [traces.RequestSpans(tracer)]

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from hello import telemetry
+from hello.batching import Batcher
 from hello.breaker import Breaker
 from hello.cache import CacheConnection, CacheUnavailable
 from hello.cache_lanes import Cache, CacheReads, FillingReads, UpdatingWrites
@@ -42,8 +44,9 @@ class Backends:
         if settings.cache:
             primary: Session[Any] = Session(self._primary, "primary")
             self._cache = Cache(self._connect_cache, Permission(primary))
+        self._watch_breakers()
 
-    def users(self) -> Users:
+    def users(self, batcher: Callable[..., Batcher[Any, Any]] = Batcher) -> Users:
         """The users, with the lanes that the settings ask for."""
         settings = self._settings
         # SQLite answers within the call: a second lane would never run.
@@ -61,6 +64,7 @@ class Backends:
             cached,
             max_waiting=settings.max_waiting,
             timeout=settings.request_timeout,
+            batcher=batcher,
         )
 
     def _reader(self, lane: int) -> Any:
@@ -83,6 +87,13 @@ class Backends:
         if self._cache is not None:
             checks["cache"] = self._check_cache
         return checks
+
+    def _watch_breakers(self) -> None:
+        telemetry.BREAKERS.watch(("primary",), lambda: self._primary_breaker.is_open)
+        for name, _, breaker in self._replicas:
+            telemetry.BREAKERS.watch((name,), partial(getattr, breaker, "is_open"))
+        if (cache := self._cache) is not None:
+            telemetry.BREAKERS.watch(("cache",), partial(getattr, cache.breaker, "is_open"))
 
     def _check_primary(self, timeout: float) -> dict[str, Any]:
         session = Session(self._primary, "primary")

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 import gevent
 from gevent.hub import Waiter
 
+from hello import telemetry
 from hello.errors import DeadlineExceeded, Overloaded
 
 Value = TypeVar("Value")
@@ -47,15 +48,16 @@ class _Entry(Generic[Value]):
 class Batcher(Generic[Value, Result]):
     """Shares statements between greenlets of one hub.
 
-    `lanes` run concurrently. `max_batch` bounds the keys of one statement,
-    `max_waiting` the requests that wait for one. `timeout`, in seconds, bounds the
-    time from `submit` to its answer.
+    `lanes` run concurrently; `kind` names them in figures. `max_batch` bounds the keys of
+    one statement, `max_waiting` the requests that wait for one. `timeout`, in seconds,
+    bounds the time from `submit` to its answer.
     """
 
     def __init__(
         self,
         lanes: Sequence[Lane[Value, Result]],
         *,
+        kind: str = "read",
         max_batch: int = 256,
         max_waiting: int = 1024,
         timeout: float = 5.0,
@@ -68,6 +70,8 @@ class Batcher(Generic[Value, Result]):
         self._waiters = 0
         # How many keys the last statement had: 1 means that requests come one by one.
         self._last = 1
+        self._kind = kind
+        telemetry.WAITING.watch((kind,), lambda: self._waiters)
 
     def submit(self, key: str, value: Value, timeout: float | None = None) -> Result | None:
         """The result of the statement that `key` rode in.
@@ -83,6 +87,7 @@ class Batcher(Generic[Value, Result]):
         if self._idle and self._last == 1 and not self._waiting:
             return self._run_alone(key, value, timeout)
         if self._waiters >= self._max_waiting:
+            telemetry.SHED.add(self._kind)
             raise Overloaded("too many requests are waiting for the database")
 
         entry = self._waiting.get(key)
@@ -102,7 +107,9 @@ class Batcher(Generic[Value, Result]):
         try:
             result: Result | None = waiter.get()
             return result
-        except BaseException:
+        except BaseException as ex:
+            if isinstance(ex, DeadlineExceeded):
+                telemetry.DEADLINES.add(self._kind)
             self._withdraw(key, entry, waiter)
             raise
         finally:
@@ -111,6 +118,7 @@ class Batcher(Generic[Value, Result]):
     def _run_alone(self, key: str, value: Value, timeout: float) -> Result | None:
         """Run a statement for one request without handing over to another greenlet."""
         lane = self._idle.pop()
+        telemetry.BATCH_SIZE.observe((self._kind,), 1)
         try:
             results = lane({key: value}, time.monotonic() + timeout)
         finally:
@@ -128,6 +136,7 @@ class Batcher(Generic[Value, Result]):
             while self._waiting:
                 batch = self._take()
                 self._last = len(batch)
+                telemetry.BATCH_SIZE.observe((self._kind,), len(batch))
                 values = {key: entry.value for key, entry in batch.items()}
                 results: Mapping[str, Result | Exception | None]
                 try:

@@ -32,6 +32,7 @@ from redis.retry import Retry
 
 from hello.errors import DatabaseUnavailable
 from hello.models import Birthday
+from hello.telemetry import count, timed
 
 #: Of the form of a value. It is part of each key, so that another form is another key.
 SCHEMA_VERSION = 1
@@ -151,7 +152,8 @@ class CacheConnection:
             self.forget(dates, generation)
 
     def forget(self, names: Iterable[str], generation: int) -> None:
-        self._do(lambda client: client.unlink(*(self._key(name, generation) for name in names)))
+        with timed("cache", "forget"):
+            self._do(lambda client: client.unlink(*(self._key(n, generation) for n in names)))
 
     def ping(self) -> None:
         self._do(lambda client: client.ping())
@@ -169,7 +171,8 @@ class CacheConnection:
             keys = [self._key(name, generation) for name in names]
             return self._scripts[script](keys, arguments, client)
 
-        return self._do(run)
+        with timed("cache", script):
+            return self._do(run)
 
     def _do(self, operation: Callable[[Any], Any]) -> Any:
         """Do something that can be repeated, on a new connection if the old one was cut."""
@@ -180,6 +183,7 @@ class CacheConnection:
             cut = isinstance(ex.__cause__, redis.ConnectionError)
             if not (used and cut):
                 raise
+        count("cache_retries")
         return self._do_once(operation)
 
     def _do_once(self, operation: Callable[[Any], Any]) -> Any:

@@ -3,8 +3,6 @@
 import errno
 import time
 from contextlib import suppress
-from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -130,7 +128,8 @@ class Connection:
         if sent < len(data):
             self._client.sendall(data[sent:])
         if worker.log.access_log_enabled:
-            self._log(answer, environ, time.monotonic() - start)
+            seconds = time.monotonic() - start
+            worker.log.answered(environ, answer.status, answer.sent, seconds)
         rest = buffer[end + length :]
         if answer.close:
             self._linger = bool(rest)
@@ -178,19 +177,6 @@ class Connection:
             self._client.shutdown(socket.SHUT_WR)
             while self._client.recv(65536):
                 pass
-
-    def _log(self, answer: lean.Answer, environ: dict[str, Any], seconds: float) -> None:
-        """Write an access line, from what gunicorn's logger looks at."""
-        response = SimpleNamespace(
-            status=answer.status, sent=answer.sent, headers=answer.headers, response_length=None
-        )
-        fields = [
-            (key[5:].replace("_", "-"), value)
-            for key, value in environ.items()
-            if key.startswith("HTTP_")
-        ]
-        request = SimpleNamespace(headers=fields)
-        self._worker.log.access(response, request, environ, timedelta(seconds=seconds))
 
     def _receive(self, seconds: float, *, idle: bool = False) -> bytes:
         """Wait for bytes and return them; none at their end, or when the wait must end."""

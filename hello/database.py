@@ -6,9 +6,10 @@ from datetime import date
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from hello import schema
+from hello import schema, telemetry
 from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected, SchemaOutdated
 from hello.models import Birthday
+from hello.telemetry import timed
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +65,14 @@ class Session(Generic[AnyConnection]):
     """One connection, opened when first needed and replaced when it fails.
 
     A connection under which anything went wrong but the data is never used again.
-    `name` tells the databases of a service apart in the log.
+    `name` tells the databases of a service apart in the log and, without a number after it,
+    in figures.
     """
 
     def __init__(self, route: Route[AnyConnection], name: str = "database") -> None:
         self._route = route
         self._name = name
+        self._kind = name.partition(" ")[0]
         self._connection: AnyConnection | None = None
         self._failing = False
 
@@ -87,10 +90,15 @@ class Session(Generic[AnyConnection]):
     ) -> Mapping[str, Result | Exception]:
         """Run a statement for a batch; a refused value fails its own key alone."""
         try:
-            return self.call(lambda connection: statement(connection, batch, deadline), deadline)
+            return self.call(
+                lambda connection: statement(connection, batch, deadline),
+                deadline,
+                statement.__name__,
+            )
         except Rejected:
             if len(batch) == 1:
                 raise
+        telemetry.SPLITS.add("write" if statement is save else "read")
         # One value of the batch is at fault. Its neighbours must not suffer from it.
         results: dict[str, Result | Exception] = {}
         for key, value in batch.items():
@@ -100,16 +108,25 @@ class Session(Generic[AnyConnection]):
                 results[key] = ex
         return results
 
-    def call(self, operation: Callable[[AnyConnection], Result], deadline: float) -> Result:
-        """Do something that can be repeated with the connection, twice if it breaks."""
+    def call(
+        self,
+        operation: Callable[[AnyConnection], Result],
+        deadline: float,
+        statement: str = telemetry.OTHER,
+    ) -> Result:
+        """Do something that can be repeated with the connection, twice if it breaks.
+
+        `statement` names it in figures.
+        """
         try:
             try:
-                result = self._call_once(operation, deadline)
+                result = self._call_once(operation, deadline, statement)
             except ConnectionBroken:
                 # The database may have restarted while nothing was asked, or failed over.
                 # Both statements can be repeated: an upsert that was committed after all
                 # finds its date stored.
-                result = self._call_once(operation, deadline)
+                telemetry.RETRIES.add(self._kind)
+                result = self._call_once(operation, deadline, statement)
         except DatabaseUnavailable as ex:
             if not self._failing:
                 log.warning("the %s does not answer: %s", self._name, ex)
@@ -125,11 +142,17 @@ class Session(Generic[AnyConnection]):
             self._connection.close()
             self._connection = None
 
-    def _call_once(self, operation: Callable[[AnyConnection], Result], deadline: float) -> Result:
-        connection = self._connection or self._open(deadline)
+    def _call_once(
+        self, operation: Callable[[AnyConnection], Result], deadline: float, statement: str
+    ) -> Result:
+        connection = self._connection
+        if connection is None:
+            with timed(self._kind, "connect"):
+                connection = self._open(deadline)
         self._connection = None
         try:
-            result = operation(connection)
+            with timed(self._kind, statement):
+                result = operation(connection)
         except Rejected:
             self._connection = connection
             raise

@@ -144,7 +144,9 @@ class Permission:
             if self._usable or self.suspended:
                 return  # another lane has just asked
             asked = self._clock()
-            standing = self._session.call(lambda c: c.cache_standing(deadline), deadline)
+            standing = self._session.call(
+                lambda c: c.cache_standing(deadline), deadline, "permission"
+            )
             self._learn(standing, asked)
 
     def _learn(self, standing: CacheStanding, asked: float) -> None:

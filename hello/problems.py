@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import falcon
 
 from hello.errors import Rejected, Unavailable
+from hello.logs import trace_ids
 from hello.middleware import request_id
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,9 @@ def rejected(req: Any, resp: Any, ex: Rejected, params: Any) -> None:
 
 def unexpected(req: falcon.Request, resp: Any, ex: Exception, params: Any) -> None:
     # The values of the request are personal data and stay out of the log.
-    log.error("defect while answering request %s", request_id(req), exc_info=ex)
+    trace_id, span_id = trace_ids(req.env) or (None, None)
+    ids = {"request_id": request_id(req), "trace_id": trace_id, "span_id": span_id}
+    log.error("defect while answering request %s", request_id(req), exc_info=ex, extra=ids)
     raise InternalError("The service made a mistake. It is in the log.") from ex
 
 

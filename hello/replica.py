@@ -19,7 +19,7 @@ from hello.database import Session, find
 from hello.errors import DatabaseUnavailable, Rejected
 from hello.models import Birthday
 from hello.postgresql import Position, PostgreSQLConnection
-from hello.telemetry import count
+from hello.telemetry import LAG, count
 
 #: Seconds for which a replica may catch up with the fence before the primary is read.
 PATIENCE = 0.005
@@ -82,7 +82,9 @@ class FencedReads:
         if not self._primary_breaker.allows():
             return None
         try:
-            fence = self._primary.call(lambda connection: connection.flushed(deadline), deadline)
+            fence = self._primary.call(
+                lambda connection: connection.flushed(deadline), deadline, "fence"
+            )
         except DatabaseUnavailable:
             self._primary_breaker.failed()
             return None
@@ -99,7 +101,7 @@ class FencedReads:
         while True:
             try:
                 replayed, rows = replica.session.call(
-                    lambda connection: connection.find_replayed(names, deadline), deadline
+                    lambda connection: connection.find_replayed(names, deadline), deadline, "find"
                 )
             except DatabaseUnavailable:
                 replica.breaker.failed()
@@ -109,7 +111,7 @@ class FencedReads:
                 return None  # the primary's session finds out which name is at fault
             if fence is None:
                 replica.breaker.succeeded()
-                count("stale_reads")
+                count("replica_unfenced")
                 missing = Birthday(None, 0, stale=True)
                 return {
                     name: rows[name]._replace(stale=True) if name in rows else missing
@@ -119,9 +121,11 @@ class FencedReads:
                 # A position in another log says nothing about this one's. What a session
                 # knows of its server's history is as old as its connection.
                 log.error("%s does not follow this primary; it is not used", replica.name)
+                count("replica_foreign")
                 replica.session.close()
                 replica.breaker.failed(FOREIGN_COOLDOWN)
                 return None
+            LAG.set((replica.name,), max(0, fence.lsn - replayed.lsn))
             if replayed.lsn >= fence.lsn:
                 replica.breaker.succeeded()
                 count("replica_reads")

@@ -7,7 +7,11 @@ monkey.patch_all()
 
 import os  # noqa: E402
 import sys  # noqa: E402
+from errno import EADDRINUSE  # noqa: E402
+from typing import Any  # noqa: E402
 
+from hello import logs  # noqa: E402
+from hello.admin import Admin  # noqa: E402
 from hello.settings import Settings, SettingsError  # noqa: E402
 
 try:
@@ -15,6 +19,8 @@ try:
 except SettingsError as ex:
     # One line that names the setting, instead of gunicorn's traceback.
     sys.exit(f"hello: {ex}")
+
+logs.configure(_settings.log_format, _settings.log_level)
 
 # The URL of the service. An IPv6 address needs its brackets.
 bind = (
@@ -53,14 +59,43 @@ forwarder_headers = ""
 control_socket_disable = True
 # In the process list, instead of "gunicorn".
 proc_name = "hello"
-# Everything goes to the container's log.
+# One line for each event, on standard output: see hello/logs.py.
+logger_class = "hello.logs.Logger"
 errorlog = "-"
 loglevel = _settings.log_level
-# An access line costs about as much time as a request.
+# A line for each request, without its path, which holds a username.
 accesslog = "-" if _settings.access_log else None
-# The path holds a username: the line has the method, the status and the time alone.
-access_log_format = "%(t)s %(m)s %(s)s %(B)s bytes %(D)s us %({x-request-id}o)s"
 
 
 def pre_request(worker: object, req: object) -> None:
     """gunicorn's own logs the path at level debug, and with it a username."""
+
+
+_admin: Admin | None = None
+
+
+def on_starting(server: Any) -> None:
+    """Open the admin port."""
+    global _admin
+    if not _settings.admin_port:
+        return
+    try:
+        if _settings.admin_port == _settings.port:
+            raise OSError(EADDRINUSE, "it is PORT")
+        _admin = Admin(_settings.host, _settings.admin_port, server.cfg.workers)
+    except OSError as ex:
+        reason = f"cannot listen on {_settings.host}, port {_settings.admin_port}: {ex.strerror}"
+        if _settings.source.get("ADMIN_PORT"):
+            sys.exit(f"hello: ADMIN_PORT: {reason}")
+        # Nobody asked for it.
+        server.log.warning("no metrics: %s; set ADMIN_PORT to another port, or to 0", reason)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    if _admin is not None:
+        worker.admin, worker.slot = _admin, _admin.before_fork()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    if _admin is not None:
+        _admin.after_exit(worker.slot)

@@ -6,7 +6,9 @@ environment variable; the variable wins. Kubernetes mounts a Secret like that.
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -192,6 +194,29 @@ def _log_level(text: str) -> str:
     return text.lower()
 
 
+def _log_format(text: str) -> str:
+    if text.lower() not in ("auto", "json", "text"):
+        raise ValueError("must be auto, json or text")
+    return text.lower()
+
+
+#: OpenTelemetry's variables that name a collector for traces.
+_COLLECTORS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def _traces(environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's own variables ask for traces; raises SettingsError."""
+    name = next((name for name in _COLLECTORS if environ.get(name)), None)
+    if name is None or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    if environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
+        return False
+    with suppress(ModuleNotFoundError):  # one of its parents
+        if find_spec("opentelemetry.exporter.otlp.proto.http"):
+            return True
+    raise SettingsError(f"{name}: traces need the extra: pip install 'hello[otel]'")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Every setting of the service, checked. Times are in seconds."""
@@ -205,6 +230,7 @@ class Settings:
     cache_prefix: str
     host: str
     port: int
+    admin_port: int
     web_concurrency: int
     time_zone: ZoneInfo
     username_pattern: str
@@ -217,7 +243,9 @@ class Settings:
     body_timeout: float
     graceful_timeout: int
     log_level: str
+    log_format: str
     access_log: bool
+    traces: bool
 
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -233,6 +261,7 @@ class Settings:
             cache_prefix=source.parse("CACHE_PREFIX", str, "hello"),
             host=source.parse("HOST", str, "127.0.0.1"),
             port=source.parse("PORT", _integer(0, 65535), "8080"),
+            admin_port=source.parse("ADMIN_PORT", _integer(0, 65535), "9090"),
             web_concurrency=source.parse("WEB_CONCURRENCY", _integer(1, 256), "1"),
             time_zone=source.parse("TIMEZONE", _time_zone, "UTC"),
             username_pattern=source.parse("USERNAME_PATTERN", _pattern, DEFAULT_PATTERN),
@@ -245,12 +274,16 @@ class Settings:
             body_timeout=source.parse("BODY_TIMEOUT", _seconds, "10"),
             graceful_timeout=source.parse("GRACEFUL_TIMEOUT", _integer(1, 3600), "20"),
             log_level=source.parse("LOG_LEVEL", _log_level, "info"),
+            log_format=source.parse("LOG_FORMAT", _log_format, "auto"),
             access_log=source.parse("ACCESS_LOG", _boolean, "off"),
+            traces=_traces(environ),
         )
         if settings.db_uri.is_memory and settings.web_concurrency > 1:
             raise SettingsError(
                 "WEB_CONCURRENCY: must be 1 with a database in memory: no two workers share one"
             )
+        if 0 < settings.admin_port == settings.port and source.get("ADMIN_PORT"):
+            raise SettingsError("ADMIN_PORT: must differ from PORT")
         for name, given in (("DB_READ_URI", settings.replicas), ("CACHE_URI", settings.cache)):
             if given and settings.db_uri.is_sqlite:
                 raise SettingsError(f"{name}: goes with a DB_URI that begins with postgresql://")

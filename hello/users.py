@@ -1,7 +1,9 @@
 """Find and save users: the batches, over the routes they use."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
+from typing import Any
 
 from hello.batching import Batcher, Lane
 from hello.cache import Cached, Lease
@@ -13,7 +15,7 @@ class Users:
 
     `readers` and `writers` are lanes over the databases, `cached` lanes over the cache,
     if there is one. `timeout`, in seconds, bounds each call; `max_waiting` the calls that
-    wait for each kind of lane.
+    wait for each kind of lane. `batcher` makes what shares lanes between requests.
 
     Every method raises `hello.errors.Unavailable` or `hello.errors.Rejected`.
     """
@@ -26,10 +28,12 @@ class Users:
         *,
         max_waiting: int = 1024,
         timeout: float = 5.0,
+        batcher: Callable[..., Batcher[Any, Any]] = Batcher,
     ) -> None:
-        self._reads = Batcher(readers, max_waiting=max_waiting, timeout=timeout)
-        self._writes = Batcher(writers, max_waiting=max_waiting, timeout=timeout)
-        self._cached = Batcher(cached, max_waiting=max_waiting, timeout=timeout) if cached else None
+        make = partial(batcher, max_waiting=max_waiting, timeout=timeout)
+        self._reads: Batcher[Lease | None, Birthday] = make(readers, kind="read")
+        self._writes: Batcher[date, int] = make(writers, kind="write")
+        self._cached: Batcher[None, Cached] | None = make(cached, kind="cache") if cached else None
 
     def find(self, username: str) -> Birthday | None:
         """What is stored of a user."""

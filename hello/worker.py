@@ -20,7 +20,8 @@ from gunicorn import util
 from gunicorn.http import errors, message, wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
-from hello import lean, stock
+from hello import lean, logs, stock, telemetry
+from hello.admin import Admin
 from hello.connection import Connection
 from hello.lifecycle import process
 from hello.settings import Settings
@@ -42,6 +43,9 @@ TICK = 0.5
 
 class Worker(GeventWorker):  # type: ignore[misc]
     alive: bool
+    #: Set before the fork (hello/server.py), unless there is no admin port.
+    admin: Admin | None = None
+    slot: int | None = None
 
     def init_process(self) -> None:
         if not monkey.is_module_patched("socket"):
@@ -78,9 +82,20 @@ class Worker(GeventWorker):  # type: ignore[misc]
         )
 
     def run(self) -> None:
-        if self._foreign:
-            super().run()
-            return
+        get_hub().print_exception = logs.report
+        if self.admin is not None:
+            self.admin.start(self.slot)
+            process.at_end.append(self.admin.publish)
+        try:
+            if self._foreign:
+                super().run()
+            else:
+                self._run()
+        finally:
+            for call in process.at_end:
+                call()
+
+    def _run(self) -> None:
         pool = Pool(self.worker_connections)
         servers = [self._listen(sock, pool) for sock in self.sockets]
         while self.alive:
@@ -112,9 +127,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
         gunicorn's own page and log line quote the request, and with it personal data.
         """
         if not isinstance(exc, errors.ParseException):
+            telemetry.refused(500)
             super().handle_error(req, client, addr, exc)
             return
         status = HTTPStatus(_REFUSALS.get(type(exc), 400))
+        telemetry.refused(status)
         self.log.warning("refused what %s sent: %s", addr[0], type(exc).__name__)
         with suppress(OSError):
             util.write_error(client, status.value, status.phrase, "")

@@ -10,6 +10,7 @@ import msgspec
 from hello import problems, usernames
 from hello.birthdays import days_until_birthday
 from hello.body import read_body
+from hello.telemetry import count
 from hello.usernames import Usernames
 from hello.users import Users
 
@@ -46,6 +47,7 @@ class Hello:
         today = self._today(req)
         user = self._users.find(name)
         if user and user.stale:
+            count("stale_answers")
             # RFC 7234, section 5.5; obsolete for caches, and understood by people.
             resp.set_header("Warning", '110 - "Response is Stale"')
         if user is None or user.date_of_birth is None:

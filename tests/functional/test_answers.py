@@ -17,6 +17,7 @@ from hello.errors import (
     SchemaOutdated,
     Unavailable,
 )
+from hello.logs import JSONFormatter
 from tests.functional.client import Client, assert_problem
 
 READ_ONLY = ["/", "/health", "/health/live", "/health/ready", "/health/startup"]
@@ -225,3 +226,16 @@ def test_what_a_client_does_wrong_is_not_logged(
 def test_problems_are_plain_utf_8(client: Client) -> None:
     response = client.ask("PUT", "/hello/alice", '{"dateOfBirth": "１９９０"}'.encode())
     assert json.loads(response.body.decode("utf-8"))["status"] == 400
+
+
+def test_the_log_says_which_request_met_a_defect(
+    failing_client: Callable[[Exception], Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    headers = {"X-Request-ID": "asked-for", "traceparent": f"00-{trace}-{span}-01"}
+    failing_client(ZeroDivisionError()).get_user("alice", headers=headers)
+    [record] = caplog.records
+    document = json.loads(JSONFormatter().format(record))
+    assert document["request_id"] == "asked-for"
+    assert (document["trace_id"], document["span_id"]) == (trace, span)
+    assert "ZeroDivisionError" in document["exception"]

@@ -253,6 +253,7 @@ class Service:
             env={
                 "PATH": os.environ["PATH"],
                 "PORT": str(self.port),
+                "ADMIN_PORT": "0",
                 "SECRETS_DIR": "/nonexistent",
                 "PYTHONWARNINGS": os.environ.get("SERVICE_PYTHONWARNINGS", "default"),
             }

@@ -647,7 +647,7 @@ class Table:
             raise self.fail
         return versions
 
-    def call(self, operation: Callable[["Table"], Any], deadline: float) -> Any:
+    def call(self, operation: Callable[["Table"], Any], deadline: float, statement: str) -> Any:
         return operation(self)
 
     def cache_standing(self, deadline: float) -> CacheStanding:

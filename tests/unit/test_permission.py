@@ -80,7 +80,7 @@ class Worker:
 
     # The session
 
-    def call(self, operation: Callable[["Worker"], Any], deadline: float) -> Any:
+    def call(self, operation: Callable[["Worker"], Any], deadline: float, statement: str) -> Any:
         return operation(self)
 
     def _ask(self, answer: Callable[[], Any]) -> Any:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any
 
@@ -14,7 +14,7 @@ from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
 from hello.models import Birthday
 from hello.postgresql import Position
 from hello.replica import FencedReads, Replica
-from hello.telemetry import counters
+from hello.telemetry import events
 from tests.system.processes import eventually
 
 HISTORY = (7, 1)
@@ -61,7 +61,9 @@ class FakeSession:
         self.connection = connection
         self.deadlines: list[float] = []
 
-    def call(self, operation: Callable[[FakeConnection], Any], deadline: float) -> Any:
+    def call(
+        self, operation: Callable[[FakeConnection], Any], deadline: float, statement: str
+    ) -> Any:
         self.deadlines.append(deadline)
         return operation(self.connection)
 
@@ -117,10 +119,9 @@ def databases() -> Databases:
 
 
 @pytest.fixture(autouse=True)
-def counted() -> Iterator[Callable[[], dict[str, int]]]:
-    counters.clear()
-    yield lambda: dict(counters)
-    counters.clear()
+def counted() -> Callable[[], dict[str, float]]:
+    before = {event: row[0] for event, row in events.items()}
+    return lambda: {e: row[0] - before[e] for e, row in events.items() if row[0] != before[e]}
 
 
 FRESH = ["primary: flushed", "one: find_replayed"]
@@ -253,7 +254,7 @@ def test_while_the_primary_is_away_rows_of_the_replica_are_stale(
         "bob": Birthday(None, 0, stale=True),
     }
     assert databases.said == FRESH
-    assert counted() == {"stale_reads": 1}
+    assert counted() == {"replica_unfenced": 1}
 
 
 def test_while_the_primary_is_away_the_next_replica_answers_for_the_first(

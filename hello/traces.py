@@ -1,0 +1,175 @@
+"""Traces, for those who install `hello[otel]` and name a collector; nobody else imports this.
+
+A request has a span, in the trace of its caller. So has each batch, with links to all the
+requests that rode in it, and each of those links back: one statement serves many requests.
+The span of a batch is a child of the first of them that is sampled; if none is, there is none.
+
+Everything is set by OpenTelemetry's own variables. Spans hold the route's template, never a
+path: no username and no date.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import falcon
+import gevent
+from opentelemetry import context, propagate, trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer
+
+from hello import __version__
+from hello.batching import Batcher, Lane
+from hello.lifecycle import Process
+from hello.telemetry import METHODS, OTHER
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+
+#: Seconds for which a worker that ends waits for the collector.
+FLUSH = 2.0
+
+
+def start(process: Process) -> Tracer:
+    """Begin to send spans, until the process ends. For a worker: a fork would end it."""
+    attributes: dict[str, Any] = {
+        "service.name": "hello",
+        "service.version": __version__,
+        "process.pid": os.getpid(),
+    }
+    # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say wins.
+    attributes.update(OTELResourceDetector().detect().attributes)
+    provider = TracerProvider(
+        resource=Resource.create(attributes),
+        shutdown_on_exit=False,
+    )
+    # Its thread is a greenlet here.
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+
+    def stop() -> None:
+        with gevent.Timeout(FLUSH, False):
+            provider.shutdown()
+
+    process.at_end.append(stop)
+    return provider.get_tracer("hello", __version__)
+
+
+class _Headers(Getter[Mapping[str, Any]]):
+    """Header fields of a WSGI environment, for whichever OTEL_PROPAGATORS are set."""
+
+    def get(self, carrier: Mapping[str, Any], key: str) -> list[str] | None:
+        value = carrier.get(f"HTTP_{key.upper().replace('-', '_')}")
+        return None if value is None else [value]
+
+    def keys(self, carrier: Mapping[str, Any]) -> list[str]:
+        names = (name for name in carrier if name.startswith("HTTP_"))
+        return [name[5:].replace("_", "-").lower() for name in names]
+
+
+_headers = _Headers()
+
+
+class RequestSpans:
+    """Middleware: a span for each request, current while it is answered."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        method = req.method if req.method in METHODS else "_OTHER"
+        span = self._tracer.start_span(
+            method if method in METHODS else "HTTP",
+            context=propagate.extract(req.env, getter=_headers),
+            kind=SpanKind.SERVER,
+            attributes={"http.request.method": method, "url.scheme": req.scheme},
+        )
+        ids = span.get_span_context()
+        req.env["hello.trace"] = (
+            trace.format_trace_id(ids.trace_id),
+            trace.format_span_id(ids.span_id),
+        )
+        token = context.attach(trace.set_span_in_context(span))
+        req.env["hello.span"] = (span, token)
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
+    ) -> None:
+        if "hello.span" not in req.env:
+            return  # Falcon refuses some methods before it asks middleware
+        span, token = req.env.pop("hello.span")
+        context.detach(token)
+        if span.is_recording():
+            status = resp.status_code
+            span.set_attribute("http.response.status_code", status)
+            if route := req.uri_template:
+                span.set_attribute("http.route", route)
+                span.update_name(f"{req.method if req.method in METHODS else 'HTTP'} {route}")
+            if status >= 500:
+                span.set_status(StatusCode.ERROR)
+                span.set_attribute("error.type", str(status))
+        span.end()
+
+
+class TracedBatcher(Batcher[Value, Result]):
+    """A batcher with a span for each batch."""
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane[Value, Result]],
+        *,
+        tracer: Tracer,
+        kind: str = OTHER,
+        **options: Any,
+    ) -> None:
+        super().__init__([self._traced(lane) for lane in lanes], kind=kind, **options)
+        self._tracer = tracer
+        #: The requests that wait for each key.
+        self._riders: dict[str, list[Span]] = {}
+
+    def submit(self, key: str, value: Value, timeout: float | None = None) -> Result | None:
+        span = trace.get_current_span()
+        riders = self._riders.setdefault(key, [])
+        riders.append(span)
+        try:
+            return super().submit(key, value, timeout)
+        finally:
+            # Unless it rode in a batch, it was refused or gave up.
+            if span in riders:
+                riders.remove(span)
+            if not riders and self._riders.get(key) is riders:
+                del self._riders[key]
+
+    def _traced(self, lane: Lane[Value, Result]) -> Lane[Value, Result]:
+        def run(batch: dict[str, Value], deadline: float, /) -> Mapping[str, Result | Exception]:
+            riders = [span for key in batch for span in self._riders.pop(key, ())]
+            parent = next((span for span in riders if span.is_recording()), None)
+            if parent is None:
+                return lane(batch, deadline)
+            span = self._start(parent, riders, len(batch))
+            try:
+                return lane(batch, deadline)
+            except Exception as ex:
+                # The message is for the log.
+                span.set_status(StatusCode.ERROR)
+                span.set_attribute("error.type", type(ex).__name__)
+                raise
+            finally:
+                span.end()
+
+        return run
+
+    def _start(self, parent: Span, riders: Iterable[Span], keys: int) -> Span:
+        riders = list(riders)
+        span = self._tracer.start_span(
+            f"{self._kind} batch",
+            context=trace.set_span_in_context(parent),
+            links=[Link(rider.get_span_context()) for rider in riders],
+            attributes={"hello.batch.keys": keys, "hello.batch.requests": len(riders)},
+        )
+        for rider in riders:
+            rider.add_link(span.get_span_context())
+        return span

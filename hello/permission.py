@@ -123,7 +123,9 @@ class Permission:
             count("cache_suspensions")
         with self._lock:
             asked = self._clock()
-            standing = self._session.call(lambda c: c.suspend_cache(SUSPENSION, deadline), deadline)
+            standing = self._session.call(
+                lambda c: c.suspend_cache(SUSPENSION, deadline), deadline, "suspend"
+            )
             self._learn(standing, asked)
         self._settle(deadline)
 

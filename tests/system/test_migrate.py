@@ -10,6 +10,7 @@ from tests.system.processes import eventually
 from tests.system.service import Service, migrate
 
 APPLIED = "".join(f"applied: {name}\n" for name in schema.NAMES)
+APPLYING = "".join(f"hello: applying {name}\n" for name in schema.NAMES)
 REVERTED = "".join(f"reverted: {name}\n" for name in reversed(schema.NAMES))
 PENDING = "".join(f"pending: {name}\n" for name in schema.NAMES)
 
@@ -31,7 +32,7 @@ def _tables(cluster: Cluster, database: str) -> list[str]:
 
 
 def _failed(done: CompletedProcess) -> bool:
-    """If it failed with one line that begins as it should, and no stack trace."""
+    """If it failed with lines that begin as they should, and no stack trace."""
     return (
         done.returncode == 1
         and done.stdout == ""
@@ -49,7 +50,8 @@ def test_up_and_down(shared_cluster: Cluster, empty_database: str) -> None:
     assert _tables(shared_cluster, empty_database) == []
 
     done = migrate(uri)
-    assert (done.returncode, done.stdout, done.stderr) == (0, APPLIED, "")
+    # The result is on standard output, progress on standard error.
+    assert (done.returncode, done.stdout, done.stderr) == (0, APPLIED, APPLYING)
     assert _tables(shared_cluster, empty_database) == ["schema_migration", "users"]
     done = migrate(uri, "--check")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -97,9 +99,13 @@ def test_ten_at_once(shared_cluster: Cluster, empty_database: str) -> None:
     uri = shared_cluster.uri(empty_database)
     with ThreadPoolExecutor(10) as pool:
         results = list(pool.map(lambda _: migrate(uri), range(10)))
-    assert [(done.returncode, done.stderr) for done in results] == [(0, "")] * 10
+    assert [done.returncode for done in results] == [0] * 10
     said = [done.stdout for done in results]
     assert sorted(said) == [APPLIED] + ["nothing to do\n"] * 9
+    for done in results:
+        worked = APPLYING if done.stdout == APPLIED else ""
+        waited = "hello: waiting for another migration to end, at most 60 s\n"
+        assert done.stderr in (worked, waited + worked)
     assert _tables(shared_cluster, empty_database) == ["schema_migration", "users"]
     names = shared_cluster.query("SELECT name FROM schema_migration ORDER BY id", empty_database)
     assert [name for (name,) in names] == list(schema.NAMES)
@@ -121,7 +127,10 @@ def test_another_migration_keeps_the_lock(shared_cluster: Cluster, empty_databas
             done = migrate(uri, "--wait", "0.5")
             assert 0.5 < time.monotonic() - start < BOUND
             assert _failed(done)
-            assert done.stderr == "hello: another migration holds the lock after 0.5 s\n"
+            assert done.stderr == (
+                "hello: waiting for another migration to end, at most 0.5 s\n"
+                "hello: another migration holds the lock after 0.5 s\n"
+            )
             assert _tables(shared_cluster, empty_database) == []
 
             waiting = pool.submit(migrate, uri)

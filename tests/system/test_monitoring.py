@@ -46,6 +46,11 @@ def _ask(client: Client, number: int) -> None:
         assert client.get(f"user-{number}-{n}").status == 200
 
 
+def _fail(client: Client, number: int) -> None:
+    assert client.put("alice", day(number)).status == 503
+    client.get("nobody")
+
+
 @pytest.fixture(scope="module")
 def scraped() -> Iterator[Prometheus]:
     """A Prometheus that has seen the service at work, and in trouble."""
@@ -61,11 +66,9 @@ def scraped() -> Iterator[Prometheus]:
             clients.go_on()
             seen = "sum(rate(hello_http_requests_total[1m])) > 0"
             eventually(lambda: prometheus.query(seen), within=60)
-        with deployment.primary_killed(), service.client() as client:
-            for n in range(3):
-                assert client.put("alice", day(n)).status == 503
-                client.get(f"nobody-{n}")
-        eventually(lambda: prometheus.query("hello:errors:ratio_rate3d > 0"), within=60)
+        with deployment.primary_killed(), load(service, 1, _fail):
+            # A rate needs two scrapes that have seen it.
+            eventually(lambda: prometheus.query("hello:errors:ratio_rate3d > 0"), within=60)
         yield prometheus
 
 

@@ -42,12 +42,11 @@ PANELS = [
 #: Seconds that a rate is taken over.
 WINDOW = 5
 
+Line = tuple[str, list[float], list[float]]
 Span = tuple[float, float, str]
 
 
-def fetch(
-    prometheus: str, title: str, start: float, end: float
-) -> Iterator[tuple[str, list, list]]:
+def fetch(prometheus: str, title: str, start: float, end: float) -> Iterator[Line]:
     """Each line of a panel: its legend, seconds since `start`, and values."""
     [panel] = [panel for panel in monitoring.dashboard()["panels"] if panel["title"] == title]
     for target in panel["targets"]:
@@ -77,23 +76,21 @@ def draw(prometheus: str, start: float, end: float, spans: list[Span], output: P
             axis.plot(times, scaled, label=legend.replace("/hello/{username} ", ""), linewidth=1.2)
         for begin, until, _ in spans:
             axis.axvspan(begin - start, until - start, color="0.5", alpha=0.15, linewidth=0)
-        axis.set_title(title.replace("by route, method", "by method"), loc="left", weight="bold")
+        title = title.replace("by route, method", "by method")
+        axis.set_title(title, loc="left", weight="bold", pad=14)  # room for what happened
         axis.set_ylabel(unit)
         axis.set_xlim(0, end - start)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(bottom=0, top=axis.get_ylim()[1] * 1.3)  # room for the legend
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(loc="upper left", ncols=2, fontsize=7, framealpha=0.8)
     for axis in axes[-1]:
         axis.set_xlabel(f"seconds; each value is that of the {WINDOW} s before")
     for axis in axes[0]:
-        top = axis.get_ylim()[1] * 1.35
-        axis.set_ylim(top=top)
+        top = axis.get_ylim()[1]
         for begin, until, what in spans:
             middle = (begin + until) / 2 - start
             axis.text(middle, top, what, ha="center", va="bottom", fontsize=7)
-    for axis in axes[0]:
-        axis.set_title(axis.get_title(loc="left"), loc="left", weight="bold", pad=14)
     figure.savefig(output, metadata={"Date": None})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -91,12 +92,13 @@ def test_a_file(tmp_path: Path) -> None:
 
 def test_everything(deployment: Deployment) -> None:
     before = deployment.stored()
-    assert check(0, **deployment.settings) == {
+    lines = check(0, **deployment.settings)
+    for name in ("replica 1", "replica 2"):
+        assert re.fullmatch(r"ok: follows the primary, \d+ bytes behind", lines.pop(name))
+    assert lines == {
         "settings": "ok: PostgreSQL, 2 replicas, a cache",
         "primary": "ok",
         "schema": "ok",
-        "replica 1": "ok: follows the primary, 0 bytes behind",
-        "replica 2": "ok: follows the primary, 0 bytes behind",
         "cache": "ok",
         "GET": "ok",
         "PUT": "ok",
@@ -107,7 +109,8 @@ def test_everything(deployment: Deployment) -> None:
     for dependency in found["dependencies"].values():
         assert dependency["state"] == "up"
         assert 0 < dependency["latency_ms"] <= found["seconds"] * 1000 + 1
-    assert found["dependencies"]["replica 1"]["lag_bytes"] == 0
+    # The primary writes to its log now and then, though nobody writes to it.
+    assert 0 <= found["dependencies"]["replica 1"]["lag_bytes"] < 10_000
     assert deployment.stored() == before
     with deployment.cache.client as client:
         assert client.dbsize() == 0

@@ -1,4 +1,4 @@
-"""`python -m hello serve | migrate`"""
+"""`python -m hello serve | migrate | check`"""
 
 import argparse
 import os
@@ -31,10 +31,10 @@ def migrate(options: argparse.Namespace, extra: list[str]) -> int:
                 print(f"pending: {name}")
             return 1 if missing else 0
         if options.down is not None:
-            names = schema.downgrade(database, options.down or None, wait=options.wait)
+            names = schema.downgrade(database, options.down or None, wait=options.wait, say=_say)
             verb = "reverted"
         else:
-            names = schema.upgrade(database, wait=options.wait)
+            names = schema.upgrade(database, wait=options.wait, say=_say)
             verb = "applied"
         for name in names:
             print(f"{verb}: {name}")
@@ -43,6 +43,24 @@ def migrate(options: argparse.Namespace, extra: list[str]) -> int:
         return 0
     finally:
         database.close()
+
+
+def _say(what: str) -> None:
+    """Progress, on standard error: standard output has the result."""
+    print(f"hello: {what}", file=sys.stderr, flush=True)
+
+
+def check(options: argparse.Namespace, extra: list[str]) -> int:
+    from hello import check  # all that the service is made of: `serve` has no use for it here
+
+    return check.main(as_json=options.json, timeout=options.timeout)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise ValueError
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,6 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--wait", type=float, default=60, metavar="SECONDS", help="for another migration (60)"
+    )
+
+    command = commands.add_parser(
+        "check",
+        help="say what works and what does not",
+        description="Ask the databases and the cache, change nothing, and say what works.",
+        epilog="exit status: 0 all of it works; 1 something does not: it may be that requests are"
+        " answered all the same, the lines GET and PUT say so; 2 a setting or an option is wrong",
+    )
+    command.set_defaults(run=check)
+    command.add_argument("--json", action="store_true", help="one JSON object, for machines")
+    command.add_argument(
+        "--timeout", type=_seconds, default=5, metavar="SECONDS", help="for each of them (5)"
     )
     return parser
 

@@ -100,6 +100,8 @@ class Backends:
         try:
             deadline = time.monotonic() + timeout
             session.call(lambda connection: connection.find([""], deadline), deadline)
+            # Of nobody: it fails where writing would, and writes nothing.
+            session.call(lambda connection: connection.save({}, deadline), deadline)
         finally:
             session.close()
         return {}
@@ -114,6 +116,8 @@ class Backends:
                 flushed = primary.call(lambda c: c.flushed(deadline), deadline)
             except DatabaseUnavailable:
                 return details
+            if replayed.history != flushed.history:
+                raise DatabaseUnavailable("it does not follow this primary; it is not used")
             return details | {"lag_bytes": max(0, flushed.lsn - replayed.lsn)}
         finally:
             primary.close()

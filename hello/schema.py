@@ -5,7 +5,7 @@ table `schema_migration` records which were applied.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -58,23 +58,39 @@ def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
     return database
 
 
-def upgrade(database: peewee.Database, *, wait: float = 60.0) -> list[str]:
+def _silent(what: str) -> None:
+    pass
+
+
+def upgrade(
+    database: peewee.Database, *, wait: float = 60.0, say: Callable[[str], None] = _silent
+) -> list[str]:
     """Apply every pending script; return the names of those applied.
 
     Several processes may do so at once: one works, the others wait up to `wait`
-    seconds for it and then find nothing to do. Raises DatabaseUnavailable when the
-    wait is over, playhouse.migrations.MigrationError for scripts that cannot be run, and
+    seconds for it and then find nothing to do. `say` is told what is waited for, and of
+    each script before it runs. Raises DatabaseUnavailable when the wait is over,
+    playhouse.migrations.MigrationError for scripts that cannot be run, and
     peewee.DatabaseError from a failing script, whose own transaction is rolled back.
     """
-    with _alone(database, wait):
-        return list(_runner(database).up())
+    with _alone(database, wait, say):
+        runner = _runner(database)
+        names = [script.name for script in runner.status() if script.path and not script.applied]
+        for name in names:
+            say(f"applying {name}")
+            runner.up(name)
+        return names
 
 
 def downgrade(
-    database: peewee.Database, target: str | None = None, *, wait: float = 60.0
+    database: peewee.Database,
+    target: str | None = None,
+    *,
+    wait: float = 60.0,
+    say: Callable[[str], None] = _silent,
 ) -> list[str]:
     """Revert the last script, or all back to and including `target`; see `upgrade`."""
-    with _alone(database, wait):
+    with _alone(database, wait, say):
         return list(_runner(database).down(target))
 
 
@@ -88,7 +104,7 @@ def _runner(database: peewee.Database) -> Runner:
 
 
 @contextmanager
-def _alone(database: peewee.Database, wait: float) -> Iterator[None]:
+def _alone(database: peewee.Database, wait: float, say: Callable[[str], None]) -> Iterator[None]:
     if isinstance(database, peewee.SqliteDatabase):
         # A reader of the history table becomes a writer later, which SQLite may refuse:
         # be the writer from the beginning.
@@ -107,7 +123,11 @@ def _alone(database: peewee.Database, wait: float) -> Iterator[None]:
     # Not pg_advisory_lock: whoever waits in it holds a snapshot, and CREATE INDEX
     # CONCURRENTLY in the process that works would wait for that snapshot: a deadlock.
     end = time.monotonic() + wait
+    waiting = False
     while not database.execute_sql("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()[0]:
+        if not waiting:
+            say(f"waiting for another migration to end, at most {wait:g} s")
+            waiting = True
         if time.monotonic() > end:
             raise DatabaseUnavailable(f"another migration holds the lock after {wait:g} s")
         time.sleep(0.1)

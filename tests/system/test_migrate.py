@@ -1,5 +1,6 @@
 """`python -m hello migrate` on PostgreSQL, and what a running service makes of it."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from subprocess import CompletedProcess
@@ -7,7 +8,8 @@ from subprocess import CompletedProcess
 from hello import schema
 from tests.system.postgres import Cluster
 from tests.system.processes import eventually
-from tests.system.service import Service, migrate
+from tests.system.service import Service
+from tests.system.service import migrate as run_migrate
 
 APPLIED = "".join(f"applied: {name}\n" for name in schema.NAMES)
 REVERTED = "".join(f"reverted: {name}\n" for name in reversed(schema.NAMES))
@@ -22,6 +24,16 @@ BOUND = 30.0
 #: Takes the lock of a migration. Its number stays the same from release to release, or
 #: two releases would migrate at once.
 TAKE_LOCK = f"SELECT pg_advisory_lock({int.from_bytes(b'hello', 'big')})"
+
+
+def migrate(db_uri: str, *options: str) -> CompletedProcess:
+    """Run it. Its progress, which is on standard error too, is in `progress`."""
+    done = run_migrate(db_uri, *options)
+    lines = done.stderr.splitlines(keepends=True)
+    progress = re.compile("hello: (applying|waiting) ")
+    done.progress = "".join(line for line in lines if progress.match(line))
+    done.stderr = "".join(line for line in lines if not progress.match(line))
+    return done
 
 
 def _tables(cluster: Cluster, database: str) -> list[str]:
@@ -106,6 +118,18 @@ def test_ten_at_once(shared_cluster: Cluster, empty_database: str) -> None:
     assert _tables(shared_cluster, empty_database) == ["cache_use", "schema_migration", "users"]
     names = shared_cluster.query("SELECT name FROM schema_migration ORDER BY id", empty_database)
     assert [name for (name,) in names] == list(schema.NAMES)
+
+
+def test_it_says_what_it_does_and_what_it_waits_for(
+    shared_cluster: Cluster, empty_database: str
+) -> None:
+    uri = shared_cluster.uri(empty_database)
+    with shared_cluster.holding(TAKE_LOCK, empty_database):
+        progress = migrate(uri, "--wait", "0.5").progress
+        assert progress == "hello: waiting for another migration to end, at most 0.5 s\n"
+    applying = "".join(f"hello: applying {name}\n" for name in schema.NAMES)
+    assert migrate(uri).progress == applying
+    assert migrate(uri).progress == ""
 
 
 def _running(cluster: Cluster, database: str, statement: str) -> list[tuple]:

@@ -1,0 +1,265 @@
+"""`python -m hello check`: what works, what does not, and what that means for requests.
+
+It asks what `/health` asks, from a process of its own, and says why something failed: that
+is for whoever runs the service, `/health` for anybody. No line holds a URI or a secret; what
+libpq says of a connection names hosts and roles.
+"""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import gevent
+
+from hello.backends import Backends
+from hello.errors import SchemaOutdated, Unavailable
+from hello.resources.health import Check
+from hello.settings import Settings, SettingsError
+
+#: Seconds that each dependency has; all are asked at once.
+TIMEOUT = 5.0
+#: Seconds after that until a check is not waited for any more: looking up a name may block.
+GRACE = 1.0
+
+#: Exit codes. 2 is also what wrong options give.
+HEALTHY, FAILING, MISCONFIGURED = 0, 1, 2
+
+
+class Finding(NamedTuple):
+    """What a check said, after how many seconds."""
+
+    seconds: float
+    problem: Unavailable | None = None
+    details: Mapping[str, Any] = {}
+
+    @property
+    def reason(self) -> str:
+        return str(self.problem)
+
+
+class Report(NamedTuple):
+    """What was found. `primary` and `reads` are there always; `reads` is a look-up by lanes."""
+
+    #: What the settings name, in words.
+    settings: str
+    primary: Finding
+    reads: Finding
+    replicas: Mapping[str, Finding] = {}
+    cache: Finding | None = None
+    seconds: float = 0.0
+
+    @property
+    def dependencies(self) -> dict[str, Finding]:
+        cache = {"cache": self.cache} if self.cache else {}
+        return {"primary": self.primary, **self.replicas, **cache}
+
+    @property
+    def status(self) -> str:
+        """`ok`, `degraded` (reads are answered), or `unavailable`."""
+        if self.reads.problem:
+            return "unavailable"
+        failed = any(finding.problem for finding in self.dependencies.values())
+        return "degraded" if failed else "ok"
+
+    @property
+    def schema(self) -> str:
+        """`current`, `outdated`, or `unknown`."""
+        if isinstance(self.primary.problem, SchemaOutdated):
+            return "outdated"
+        return "unknown" if self.primary.problem else "current"
+
+    @property
+    def get(self) -> str:
+        """Who a GET is answered for: `any` user, perhaps `stale`, `cached` users, or `none`."""
+        if not self.reads.problem:
+            return "stale" if self.primary.problem and self.replicas else "any"
+        return "cached" if self.cache and not self.cache.problem else "none"
+
+    @property
+    def put(self) -> bool:
+        return self.primary.problem is None
+
+    def lines(self) -> list[str]:
+        """For people: a line for each thing."""
+        outdated = self.schema == "outdated"
+        lines = [
+            _line("settings", True, self.settings),
+            _line("primary", outdated or self.put, self._of_primary(), self.primary.seconds),
+            _line("schema", self.schema == "current", self._of_schema()),
+        ]
+        for name, finding in self.replicas.items():
+            lines.append(_line(name, not finding.problem, _of_replica(finding), finding.seconds))
+        if self.cache:
+            problem = self.cache.reason if self.cache.problem else ""
+            lines.append(_line("cache", not problem, problem, self.cache.seconds))
+        answers = {
+            "any": "",
+            "stale": "answered by a replica, perhaps with an old date",
+            "cached": "503, but for users in the cache",
+            "none": "503",
+        }
+        lines.append(_line("GET", self.get == "any", answers[self.get]))
+        lines.append(_line("PUT", self.put, "" if self.put else "503"))
+        return lines
+
+    def document(self) -> dict[str, Any]:
+        """For machines."""
+        schema: dict[str, Any] = {"state": self.schema}
+        if self.schema == "outdated":
+            schema["reason"] = self.primary.reason
+        return {
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "settings": {"state": "ok"},
+            "schema": schema,
+            "dependencies": {
+                name: {
+                    "state": "down" if finding.problem else "up",
+                    "latency_ms": round(finding.seconds * 1000, 2),
+                    **({"reason": finding.reason} if finding.problem else finding.details),
+                }
+                for name, finding in self.dependencies.items()
+            },
+            "get": self.get,
+            "put": self.put,
+        }
+
+    def _of_primary(self) -> str:
+        if self.primary.problem and self.schema != "outdated":
+            return self.primary.reason
+        return ""
+
+    def _of_schema(self) -> str:
+        if self.schema == "outdated":
+            return self.primary.reason
+        return "" if self.schema == "current" else "unknown: the primary does not answer"
+
+
+def _of_replica(finding: Finding) -> str:
+    if isinstance(finding.problem, SchemaOutdated):
+        return "it has not replayed the migrations of the schema yet"
+    if finding.problem:
+        return finding.reason
+    lag = finding.details.get("lag_bytes")
+    return "" if lag is None else f"follows the primary, {lag} bytes behind"
+
+
+def _line(name: str, good: bool, text: str = "", seconds: float | None = None) -> str:
+    took = "" if seconds is None else f"{seconds * 1000:.0f} ms"
+    return f"{name:<10} {'ok' if good else 'FAILED':<6} {took:>8}  {text}".rstrip()
+
+
+def ask(check: Check, timeout: float) -> Finding:
+    """Run a check, which keeps to its timeout as well as it can."""
+    start = time.monotonic()
+    try:
+        details = check(timeout)
+    except Unavailable as ex:
+        return Finding(time.monotonic() - start, ex)
+    return Finding(time.monotonic() - start, None, details)
+
+
+def ask_at_once(checks: Mapping[str, Check], timeout: float) -> dict[str, Finding]:
+    """Run all checks, each in a thread; return within `timeout` and GRACE seconds.
+
+    A thread that hangs is left behind: it ends with the process.
+    """
+    end = time.monotonic() + timeout + GRACE
+    found: dict[str, Finding] = {}
+    errors: list[BaseException] = []
+
+    def run(name: str, check: Check) -> None:
+        try:
+            found[name] = ask(check, timeout)
+        except BaseException as ex:
+            errors.append(ex)
+        finally:
+            gevent.get_hub().destroy()  # each thread that waits has one
+
+    threads = [
+        threading.Thread(target=run, args=item, name=item[0], daemon=True)
+        for item in checks.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    if errors:
+        raise errors[0]
+    missing = Finding(timeout + GRACE, Unavailable(f"no answer within {timeout:g} s"))
+    return {name: found.get(name, missing) for name in checks}
+
+
+def examine(settings: Settings, timeout: float = TIMEOUT) -> Report:
+    """Ask everything that the settings name."""
+    start = time.monotonic()
+    backends = Backends(settings)
+    checks = backends.checks()
+    users = backends.users()
+    checks["reads"] = _nothing_more(users.ping)
+    if _lacks_its_file(settings):
+        # SQLite would create it.
+        checks = dict.fromkeys(checks, _no_file)
+    if settings.db_uri.is_memory:
+        # It belongs to this thread, and nothing of it waits.
+        found = {name: ask(check, timeout) for name, check in checks.items()}
+    else:
+        found = ask_at_once(checks, timeout)
+    return Report(
+        settings=_described(settings),
+        primary=found.pop("primary"),
+        reads=found.pop("reads"),
+        cache=found.pop("cache", None),
+        replicas=found,
+        seconds=time.monotonic() - start,
+    )
+
+
+def _nothing_more(ping: Callable[[float], None]) -> Check:
+    def check(timeout: float) -> dict[str, Any]:
+        ping(timeout)
+        return {}
+
+    return check
+
+
+def _lacks_its_file(settings: Settings) -> bool:
+    uri = settings.db_uri
+    return uri.is_sqlite and not uri.is_memory and not os.path.exists(uri.sqlite_path)
+
+
+def _no_file(timeout: float) -> Mapping[str, Any]:
+    raise SchemaOutdated("the file is not there yet: run python -m hello migrate")
+
+
+def _described(settings: Settings) -> str:
+    if settings.db_uri.is_sqlite:
+        return "SQLite in memory" if settings.db_uri.is_memory else "a SQLite file"
+    replicas = f"{settings.replicas} replica" + ("" if settings.replicas == 1 else "s")
+    parts = [replicas] if settings.replicas else []
+    return ", ".join(["PostgreSQL", *parts, *(["a cache"] if settings.cache else [])])
+
+
+def main(*, as_json: bool, timeout: float) -> int:
+    """Print what was found; return the exit code."""
+    # Every failure is in the report: the log would say it twice.
+    logging.getLogger("hello").addHandler(logging.NullHandler())
+    try:
+        settings = Settings.load()
+    except SettingsError as ex:
+        if as_json:
+            wrong = {"state": "wrong", "reason": str(ex)}
+            print(json.dumps({"status": "misconfigured", "settings": wrong}))
+        else:
+            print(_line("settings", False, str(ex)))
+        return MISCONFIGURED
+    report = examine(settings, timeout)
+    if as_json:
+        print(json.dumps(report.document()))
+    else:
+        print("\n".join(report.lines()))
+    return HEALTHY if report.status == "ok" else FAILING

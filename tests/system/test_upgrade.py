@@ -25,6 +25,9 @@ def up(migrator, db):
 
 #: Clients with a connection each, and the users that each of them stores.
 CLIENTS, USERS = 16, 20
+#: Seconds between the visits of a client, each a PUT and a GET: at most 800 requests/s, which
+#: leaves the machine to the instances that start.
+PAUSE = 0.04
 #: Requests that are answered before the next thing happens.
 MEANWHILE = 400
 #: Seconds. A draining service answers, with `Connection: close`, on connections that are used
@@ -47,6 +50,7 @@ class Visitor:
         self.stored: dict[str, str] = {}
 
     def visit(self, client: Client) -> None:
+        time.sleep(PAUSE)
         visits = self.sent // 2
         name, born = f"user-{self._number}-{visits % USERS}", day(visits)
         if self._ask(client, "PUT", lambda: client.put(name, born).status, 204):

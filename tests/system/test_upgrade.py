@@ -37,7 +37,12 @@ LINGER = 0.5
 
 
 class Visitor:
-    """Stores dates and asks for them; every request is to be answered as it should."""
+    """Stores dates and asks for them; every request is to be answered as it should.
+
+    Visitors with an even number keep their connection for as long as they can: they meet the
+    end of the service that it leads to. The others take a new one for every visit: they meet
+    services that accept no more.
+    """
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -51,6 +56,8 @@ class Visitor:
 
     def visit(self, client: Client) -> None:
         time.sleep(PAUSE)
+        if self._number % 2:
+            client.close()
         visits = self.sent // 2
         name, born = f"user-{self._number}-{visits % USERS}", day(visits)
         if self._ask(client, "PUT", lambda: client.put(name, born).status, 204):

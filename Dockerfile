@@ -6,7 +6,7 @@ ARG BASE=python:3.13-slim-trixie
 FROM ${BASE} AS build
 WORKDIR /src
 # Only what decides the dependencies, so that this layer outlives changes of the code.
-COPY setup.cfg pyproject.toml constraints.txt README.md ./
+COPY setup.cfg pyproject.toml constraints.txt ./
 COPY hello/__init__.py hello/__init__.py
 RUN python -m venv /opt/hello \
  && /opt/hello/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt .

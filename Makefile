@@ -39,7 +39,8 @@ soak: $(VENV)/ready ## Check the promise for minutes=5 while servers fail
 	@VENV=$(VENV) scripts/soak $(minutes)
 
 build: ## Build the image hello:dev
-	docker build --tag hello:dev --build-arg REVISION="$$(git rev-parse HEAD)" .
+	docker build --tag hello:dev \
+		--build-arg REVISION="$$(git describe --always --abbrev=40 --exclude='*' --dirty)" .
 
 run: ## Run that image on port=8080 as Kubernetes would: no root, nothing to write on
 	@scripts/run

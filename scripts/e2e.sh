@@ -1,35 +1,58 @@
 #!/bin/bash
 # e2e.sh [MANIFEST]: deploy, use, restart under load, roll back, and clean up, on whatever cluster
 # and namespace kubectl points at. It needs:
-#   - kubectl, curl, and rights on that namespace, which must not hold a Secret `database`
-#   - DB_URI: a PostgreSQL that the pods can reach
+#   - kubectl, curl, and rights on that namespace, which must not hold `revolut` or `database` yet
+#   - DB_URI: a PostgreSQL that the pods can reach; the user `e2e` stays in it
 #   - the image that MANIFEST (deployment.yml) names, where the nodes can pull it
 #   - a way to the Service: the address of its load balancer, or, where there is none, the nodes'
 #     own addresses, as with kind. (`kubectl port-forward` is tied to one pod, and would break.)
 set -euo pipefail
 manifest=${1:-deployment.yml}
+clients=4
 : "${DB_URI:?set DB_URI to a PostgreSQL that the pods can reach}"
-work=$(mktemp -d)
 
+say() { echo "== $*"; }
+stop() {
+    echo "e2e.sh: $*" >&2
+    exit 1
+}
+
+[ -r "$manifest" ] || stop "there is no $manifest: make org=… upload-prod writes it"
+# What was there before is not ours to clean up.
+[ -z "$(kubectl get --ignore-not-found --output name -f "$manifest")" ] ||
+    stop "this namespace has the service already; take another"
+say "secret and manifests"
+kubectl create secret generic database --from-literal="DB_URI=$DB_URI"
+
+work=$(mktemp -d)
 clean() {
     rm -f "$work/go"
     kubectl delete --ignore-not-found --wait=false -f "$manifest" >/dev/null || true
     kubectl delete --ignore-not-found secret database >/dev/null || true
+    wait
     rm -rf "$work"
 }
 trap clean EXIT
 
-say() { echo "== $*"; }
-
 expect() { # STATUS curl-options…
     local wanted=$1 status
     shift
-    status=$(curl -s -o "$work/body" -w '%{http_code}' --max-time 10 "$@")
-    [ "$status" = "$wanted" ] || { echo "got $status, not $wanted: $*" >&2; cat "$work/body" >&2; exit 1; }
+    status=$(curl -s -o "$work/body" -w '%{http_code}' --max-time 10 "$@") || true
+    [ "$status" = "$wanted" ] || { cat "$work/body" >&2 || true; stop "got $status, not $wanted: $*"; }
 }
 
-say "secret and manifests"
-kubectl create secret generic database --from-literal="DB_URI=$DB_URI"
+pods() { kubectl get pods --selector app.kubernetes.io/name=revolut --output name; }
+
+# Put and get over and over: 20 requests on each connection, one line with the status of each.
+load() {
+    while [ -e "$work/go" ]; do
+        sleep 0.1
+        curl -s -o /dev/null -w '%{http_code}\n' --max-time 60 -X PUT \
+            -d '{"dateOfBirth": "1990-05-17"}' "$url/hello/e2e?n=[1-10]" \
+            --next -s -o /dev/null -w '%{http_code}\n' --max-time 60 "$url/hello/e2e?n=[1-10]" || true
+    done
+}
+
 kubectl apply -f "$manifest"
 kubectl rollout status deployment/revolut --timeout=5m
 
@@ -43,7 +66,12 @@ else
         'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}')
     url=http://$node:$(kubectl get service revolut -o 'jsonpath={.spec.ports[0].nodePort}')
 fi
-until curl -sf --max-time 5 "$url/health/ready" >/dev/null; do sleep 1; done
+# A new load balancer's name may take minutes to be known.
+for ((tries = 0; ; tries++)); do
+    curl -sf -o /dev/null --max-time 5 "$url/health/ready" && break
+    [ "$tries" -lt 300 ] || stop "nothing answers on $url"
+    sleep 1
+done
 
 say "put and get"
 expect 204 -X PUT -d '{"dateOfBirth": "1990-05-17"}' "$url/hello/e2e"
@@ -54,27 +82,23 @@ expect 400 -X PUT -d '{"dateOfBirth": "tomorrow"}' "$url/hello/e2e"
 
 say "restart under load"
 touch "$work/go"
-(
-    n=0 failed=0
-    while [ -e "$work/go" ]; do
-        n=$((n + 2))
-        curl -sf --max-time 10 -X PUT -d '{"dateOfBirth": "1990-05-17"}' "$url/hello/e2e" ||
-            failed=$((failed + 1))
-        curl -sf --max-time 10 "$url/hello/e2e" >"$work/answer" || failed=$((failed + 1))
-    done
-    echo "$n $failed" >"$work/result"
-) &
-load=$!
+for ((i = 0; i < clients; i++)); do
+    load >"$work/statuses.$i" &
+done
+mapfile -t old < <(pods)
 kubectl rollout restart deployment/revolut
-kubectl rollout status deployment/revolut --timeout=5m
+kubectl rollout status deployment/revolut --timeout=10m
+# The rollout does not wait for the old pods to end, and the load is here for just that.
+kubectl wait --for=delete --timeout=10m "${old[@]}"
 rm "$work/go"
-wait "$load"
-read -r n failed <"$work/result"
+wait
+n=$(cat "$work"/statuses.* | wc -l)
+failed=$(cat "$work"/statuses.* | grep -cvE '^20[04]$' || true)
 echo "$n requests, $failed failed"
-[ "$failed" = 0 ]
+[ "$n" -gt 0 ] && [ "$failed" = 0 ] || stop "requests failed: $(cat "$work"/statuses.* | sort | uniq -c | xargs)"
 
 say "roll back"
 kubectl rollout undo deployment/revolut
-kubectl rollout status deployment/revolut --timeout=5m
+kubectl rollout status deployment/revolut --timeout=10m
 expect 200 "$url/hello/e2e"
 say "passed"

@@ -1,13 +1,14 @@
 """The manifests as `kubectl apply` gets them, and what has to fit together in them."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
+
+from tests.deployment.programs import find
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
@@ -18,14 +19,14 @@ VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 #: Seconds for which load balancers keep an idle connection.
 BALANCER_IDLE = 60
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="needs kubectl to render the manifests"
-)
+KUBECTL = find("kubectl")
+
+pytestmark = pytest.mark.skipif(KUBECTL is None, reason="needs kubectl to render the manifests")
 
 
-@pytest.fixture(scope="module", params=["dev", "production"])
+@pytest.fixture(scope="module", params=["base", "overlays/dev", "overlays/production"])
 def rendered(request: pytest.FixtureRequest) -> str:
-    command = ["kubectl", "kustomize", MANIFESTS / "overlays" / request.param]
+    command = [KUBECTL, "kustomize", MANIFESTS / request.param]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -53,7 +54,8 @@ def environment(container: dict) -> dict[str, str]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_accepts_every_field(objects: dict[str, dict], version: str) -> None:
     for document in objects.values():
-        kubernetes_validate.validate(document, version, strict=True)
+        # It says which version's schema it took: this very one.
+        assert kubernetes_validate.validate(document, version, strict=True) == version
 
 
 def test_a_pod_has_the_time_to_drain(pod: dict, container: dict, environment: dict) -> None:
@@ -77,20 +79,44 @@ def test_the_probes_ask_for_what_there_is(container: dict) -> None:
 
 
 def test_the_ports_agree(objects: dict[str, dict], container: dict, environment: dict) -> None:
-    port = container["ports"][0]
-    assert port["containerPort"] == int(environment["PORT"])
-    assert objects["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
-    assert {"port": port["name"], "protocol": "TCP"}.items() >= (
-        objects["NetworkPolicy"]["spec"]["ingress"][0]["ports"][0].items()
-    )
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http": int(environment["PORT"]), "metrics": int(environment["ADMIN_PORT"])}
+    assert len(set(ports.values())) == 2
+    # The admin port is no part of the Service.
+    (port,) = objects["Service"]["spec"]["ports"]
+    assert port["targetPort"] == "http"
 
 
-def test_only_the_monitoring_namespace_reaches_the_admin_port(objects: dict[str, dict]) -> None:
+def test_every_selector_finds_the_pods(objects: dict[str, dict]) -> None:
+    labels = {"app.kubernetes.io/name": "revolut"}
+    deployment = objects["Deployment"]["spec"]
+    assert deployment["template"]["metadata"]["labels"] == labels
+    assert deployment["selector"] == {"matchLabels": labels}
+    assert objects["Service"]["spec"]["selector"] == labels
+    assert objects["PodDisruptionBudget"]["spec"]["selector"] == {"matchLabels": labels}
+    assert objects["NetworkPolicy"]["spec"]["podSelector"] == {"matchLabels": labels}
+    for constraint in deployment["template"]["spec"]["topologySpreadConstraints"]:
+        assert constraint["labelSelector"] == {"matchLabels": labels}
+    target = objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", "revolut")
+
+
+def test_who_reaches_the_pods_and_whom_they_reach(objects: dict[str, dict]) -> None:
     policy = objects["NetworkPolicy"]["spec"]
-    assert policy["policyTypes"] == ["Ingress", "Egress"]
-    rules = [rule for rule in policy["ingress"] if {"port": 9090} in rule["ports"]]
-    labels = [source["namespaceSelector"]["matchLabels"] for r in rules for source in r["from"]]
-    assert labels == [{"kubernetes.io/metadata.name": "monitoring"}]
+    assert sorted(policy["policyTypes"]) == ["Egress", "Ingress"]
+
+    def namespace(name: str) -> list[dict]:
+        return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]
+
+    assert policy["ingress"] == [
+        {"ports": [{"port": "http"}]},
+        {"ports": [{"port": "metrics"}], "from": namespace("monitoring")},
+    ]
+    names = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    assert policy["egress"] == [
+        {"ports": names, "to": namespace("kube-system")},
+        {"ports": [{"port": 5432}, {"port": 6379}]},
+    ]
 
 
 def test_no_pod_is_missing_during_an_upgrade(objects: dict[str, dict]) -> None:

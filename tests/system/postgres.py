@@ -203,12 +203,15 @@ class Cluster:
         )
         return rows[0][0]
 
-    def terminate_sessions(self, database: str) -> int:
-        """End the service's connections to `database`; return how many there were."""
+    def terminate_sessions(
+        self, database: str, *, role: str | None = None, at_most: int | None = None
+    ) -> int:
+        """End the service's connections to `database`; return how many were ended."""
         rows = self.query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = %s AND application_name = 'hello'",
-            parameters=(database,),
+            "SELECT pg_terminate_backend(pid) FROM ("
+            " SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name = 'hello'"
+            " AND usename = coalesce(%s, usename) LIMIT %s) AS sessions",
+            parameters=(database, role, at_most),
         )
         return len(rows)
 

@@ -242,10 +242,17 @@ class Service:
     """gunicorn with the service, listening on a port of its own.
 
     `settings` are environment variables; nothing else of the test's environment but
-    PATH reaches the process. Standard output and error go to `log`.
+    PATH reaches the process. Standard output and error go to `log`. Another release
+    is run if `directory` has one.
     """
 
-    def __init__(self, *, command: list[str] | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        *,
+        command: list[str] | None = None,
+        directory: Path | None = None,
+        **settings: str,
+    ) -> None:
         self.port = free_port()
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -258,6 +265,7 @@ class Service:
                 "PYTHONWARNINGS": os.environ.get("SERVICE_PYTHONWARNINGS", "default"),
             }
             | settings,
+            cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -332,11 +340,14 @@ class Service:
         self._wait(30)
 
 
-def migrate(db_uri: str, *options: str) -> subprocess.CompletedProcess:
-    """Run `python -m hello migrate`."""
+def migrate(
+    db_uri: str, *options: str, directory: Path | None = None
+) -> subprocess.CompletedProcess:
+    """Run `python -m hello migrate`, of another release if `directory` has one."""
     return subprocess.run(
         [sys.executable, "-m", "hello", "migrate", *options],
         env={"PATH": os.environ["PATH"], "DB_URI": db_uri, "SECRETS_DIR": "/nonexistent"},
+        cwd=directory,
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,5 +1,6 @@
 """The service on a real PostgreSQL: what it stores, and every way to address a server."""
 
+import shutil
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
@@ -11,7 +12,7 @@ from tests.system.processes import eventually, free_port
 from tests.system.proxy import BLACKHOLE, REFUSE, Proxy
 from tests.system.service import LANES, PATIENT, Client, Crowd, Service, get, load, migrate, put
 
-PASSWORD = "p@ss:/w%rd"
+OLD_PASSWORD, PASSWORD = "f1rst:@%", "p@ss:/w%rd"
 
 
 def _works(uri: str, **settings: str) -> None:
@@ -229,11 +230,13 @@ def test_username_that_the_encoding_cannot_store(
 
 
 class Secret:
-    """A directory with the file DB_URI, as Kubernetes mounts it and changes it: at a stroke."""
+    """A directory with the file DB_URI, as the kubelet mounts a Secret and changes it: the new
+    files are in place at a stroke, and then the old ones go."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._versions = count(1)
+        self._version: Path | None = None
         (directory / "DB_URI").symlink_to("..data/DB_URI")
 
     def publish(self, content: bytes | str | None) -> None:
@@ -245,6 +248,9 @@ class Secret:
         link = self.directory / "..data_tmp"
         link.symlink_to(version.name)
         link.rename(self.directory / "..data")
+        if self._version is not None:
+            shutil.rmtree(self._version)
+        self._version = version
 
 
 @pytest.fixture
@@ -255,9 +261,9 @@ def secret(tmp_path: Path) -> Secret:
 def test_a_rotated_password_fails_no_request(
     shared_cluster: Cluster, database: str, secret: Secret
 ) -> None:
-    old = shared_cluster.create_role("first", database)
+    old = shared_cluster.create_role(OLD_PASSWORD, database)
     new = shared_cluster.create_role(PASSWORD, database)
-    secret.publish(shared_cluster.uri(database, role=old, password="first"))
+    secret.publish(shared_cluster.uri(database, role=old, password=OLD_PASSWORD))
     statuses: set[int] = set()
 
     def request(client: Client, number: int) -> None:
@@ -271,14 +277,23 @@ def test_a_rotated_password_fails_no_request(
     settings = PATIENT | {"SECRETS_DIR": str(secret.directory)}
     with Service(**settings).wait_until() as service:
         workers = service.workers
-        with load(service, 16, request):
+        with load(service, 16, request) as running:
             eventually(lambda: roles() == [old] * LANES)
             secret.publish(shared_cluster.uri(database, role=new, password=PASSWORD))
+            running.go_on()
+            # Nothing is interrupted: what is open goes on with the old credentials,
+            assert roles() == [old] * LANES
+            # and what connects anew, while both are good, takes the new ones.
+            shared_cluster.terminate_sessions(database, at_most=1)
+            eventually(lambda: sorted(roles()) == sorted([old, old, new]))
+            running.go_on()
             shared_cluster.query(f"ALTER ROLE {old} NOLOGIN")
-            assert shared_cluster.terminate_sessions(database) == LANES
+            assert shared_cluster.terminate_sessions(database, role=old) == LANES - 1
             eventually(lambda: roles() == [new] * LANES)
+            running.go_on()
         assert service.workers == workers
-        assert PASSWORD not in service.log
+        for password in (PASSWORD, OLD_PASSWORD):
+            assert password not in service.log
     assert statuses <= {200, 204, 404}
 
 

@@ -9,7 +9,7 @@ WORKDIR /src
 COPY setup.cfg pyproject.toml constraints.txt ./
 COPY hello/__init__.py hello/__init__.py
 RUN python -m venv /opt/hello \
- && /opt/hello/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt .
+ && /opt/hello/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt '.[otel]'
 COPY hello hello
 RUN /opt/hello/bin/pip install --no-cache-dir --no-compile --no-deps --force-reinstall . \
  && /opt/hello/bin/python -m compileall -q /opt/hello \
@@ -21,10 +21,11 @@ ENV PATH=/opt/hello/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOST=0.0.0.0 \
-    PORT=8080
+    PORT=8080 \
+    ADMIN_PORT=9090
 # By number, so that Kubernetes can see that it is not root.
 USER 10001:10001
-EXPOSE 8080
+EXPOSE 8080 9090
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import http.client, os, sys; \
 c = http.client.HTTPConnection('localhost', int(os.environ['PORT']), timeout=2); \
@@ -40,3 +41,5 @@ LABEL org.opencontainers.image.title="hello" \
       org.opencontainers.image.description="A birthday service" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+# Shown by the metric hello_build_info.
+ENV REVISION=${REVISION}

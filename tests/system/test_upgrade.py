@@ -100,7 +100,7 @@ def next_release(tmp_path: Path) -> Path:
     """A directory with a release that needs another schema."""
     directory = tmp_path / "next"
     shutil.copytree(ROOT / "hello", directory / "hello")
-    (directory / "hello" / "migrations" / "0002_add_note.py").write_text(EXPAND)
+    (directory / "hello" / "migrations" / "0003_add_note.py").write_text(EXPAND)
     return directory
 
 
@@ -136,9 +136,9 @@ def test_an_upgrade_and_a_rollback_fail_and_lose_nothing(
         with load(balancer, CLIENTS, lambda client, number: visitors[number].visit(client)):
             go_on()
             assert migrate(uri, "--check", directory=next_release).stdout == (
-                "pending: 0002_add_note\n"
+                "pending: 0003_add_note\n"
             )
-            assert migrate(uri, directory=next_release).stdout == "applied: 0002_add_note\n"
+            assert migrate(uri, directory=next_release).stdout == "applied: 0003_add_note\n"
             go_on()  # the old release, on the new schema
             replace("one", next_release)
             replace("two", next_release)

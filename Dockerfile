@@ -4,12 +4,14 @@ ARG BASE=python:3.13-slim-trixie
 # Every dependency is a wheel, for amd64 and for arm64: this stage needs no compiler. It keeps
 # pip, the sources and the tools that build a package out of the image.
 FROM ${BASE} AS build
+# Traces: --build-arg EXTRAS=[otel]
+ARG EXTRAS=
 WORKDIR /src
 # Only what decides the dependencies, so that this layer outlives changes of the code.
 COPY setup.cfg pyproject.toml constraints.txt README.md ./
 COPY hello/__init__.py hello/__init__.py
 RUN python -m venv /opt/hello \
- && /opt/hello/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt .
+ && /opt/hello/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt ".$EXTRAS"
 COPY hello hello
 RUN /opt/hello/bin/pip install --no-cache-dir --no-compile --no-deps --force-reinstall . \
  && /opt/hello/bin/python -m compileall -q /opt/hello \
@@ -24,7 +26,7 @@ ENV PATH=/opt/hello/bin:$PATH \
     PORT=8080
 # By number, so that Kubernetes can see that it is not root.
 USER 10001:10001
-EXPOSE 8080
+EXPOSE 8080 9090
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import http.client, os, sys; \
 c = http.client.HTTPConnection('localhost', int(os.environ['PORT']), timeout=2); \
@@ -36,6 +38,8 @@ CMD ["serve"]
 # Last, since they differ from commit to commit.
 ARG VERSION=dev
 ARG REVISION=unknown
+# For hello_build_info.
+ENV REVISION=${REVISION}
 LABEL org.opencontainers.image.title="hello" \
       org.opencontainers.image.description="A birthday service" \
       org.opencontainers.image.version="${VERSION}" \

@@ -114,7 +114,8 @@ def test_every_event_that_the_code_counts_is_known() -> None:
 def test_a_method_that_a_client_invented_is_not_a_label() -> None:
     before = len(telemetry._request_rows)
     for n in range(100):
-        telemetry.answered("/", f"BREW{n}", "400 Bad Request", 0.1)
+        environ = {"REQUEST_METHOD": f"BREW{n}", "hello.route": "/"}
+        telemetry.answered(environ, "400 Bad Request", 0.1)
     assert telemetry.REQUESTS.rows["/", "other", "400"][0] >= 100
     assert len(telemetry._request_rows) == before
     assert not any("BREW" in label for labels in telemetry.REQUESTS.rows for label in labels)

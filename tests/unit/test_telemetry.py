@@ -1,6 +1,8 @@
 import os
 import re
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,18 @@ def test_values_of_labels_are_escaped() -> None:
     Counter("events_total", "Events.", "kind")
     name = 'a "quoted" \\ name\n'
     assert show((True, {"events_total": {(name,): [1]}}))["events_total"] == {(name,): 1}
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Prometheus")
+def test_promtool_finds_nothing_to_blame() -> None:
+    telemetry.refused(400)
+    telemetry.STATEMENT_SECONDS.observe(("primary", "find"), 0.1)
+    app = create_admin_app(lambda: [(True, telemetry.snapshot())], "cafe")
+    text = falcon.testing.TestClient(app).simulate_get("/metrics").text
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_build_is_shown() -> None:

@@ -4,12 +4,14 @@ ARG BASE=python:3.13-slim-trixie
 # Every dependency is a wheel, for amd64 and for arm64: this stage needs no compiler. It keeps
 # pip, the sources and the tools that build a package out of the image.
 FROM ${BASE} AS build
+# What sends traces; without it: --build-arg EXTRAS=
+ARG EXTRAS=[otel]
 WORKDIR /src
 # Only what decides the dependencies, so that this layer outlives changes of the code.
 COPY setup.cfg pyproject.toml constraints.txt ./
 COPY hello/__init__.py hello/__init__.py
 RUN python -m venv /opt/hello \
- && /opt/hello/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt '.[otel]'
+ && /opt/hello/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt ".$EXTRAS"
 COPY hello hello
 RUN /opt/hello/bin/pip install --no-cache-dir --no-compile --no-deps --force-reinstall . \
  && /opt/hello/bin/python -m compileall -q /opt/hello \

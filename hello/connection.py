@@ -10,7 +10,7 @@ from gevent import get_hub, socket
 from gunicorn import util
 from gunicorn.http import errors
 
-from hello import lean, stock
+from hello import lean, stock, telemetry
 
 #: Seconds for which a client may go on sending after an answer that ends its connection.
 LINGER = 5.0
@@ -121,14 +121,15 @@ class Connection:
                 buffer += more
 
         worker.count_request()
-        start = time.monotonic() if worker.log.access_log_enabled else 0.0
+        start = time.monotonic()
         body = buffer[end : end + length]
         data, answer = lean.run(worker.wsgi, environ, body, lambda: not worker.alive)
         sent = self._client.send(data)
         if sent < len(data):
             self._client.sendall(data[sent:])
+        seconds = time.monotonic() - start
+        telemetry.answered(environ, answer.status, seconds)
         if worker.log.access_log_enabled:
-            seconds = time.monotonic() - start
             worker.log.answered(environ, answer.status, answer.sent, seconds)
         rest = buffer[end + length :]
         if answer.close:

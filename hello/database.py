@@ -1,6 +1,7 @@
 """A route to a database, and the session in which a lane uses it."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from functools import partial
@@ -9,7 +10,6 @@ from typing import Generic, Protocol, TypeVar
 from hello import schema, telemetry
 from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected, SchemaOutdated
 from hello.models import Birthday
-from hello.telemetry import timed
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,17 @@ def save(connection: Connection, dates: Mapping[str, date], deadline: float) -> 
     return connection.save(dates, deadline)
 
 
+class _Observers(dict[str, Callable[[float], None]]):
+    """What observes the seconds of each statement on one database."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+
+    def __missing__(self, statement: str) -> Callable[[float], None]:
+        self[statement] = observe = telemetry.STATEMENT_SECONDS.into((self._database, statement))
+        return observe
+
+
 class Session(Generic[AnyConnection]):
     """One connection, opened when first needed and replaced when it fails.
 
@@ -73,6 +84,7 @@ class Session(Generic[AnyConnection]):
         self._route = route
         self._name = name
         self._kind = name.partition(" ")[0]
+        self._observers = _Observers(self._kind)
         self._connection: AnyConnection | None = None
         self._failing = False
 
@@ -147,18 +159,23 @@ class Session(Generic[AnyConnection]):
     ) -> Result:
         connection = self._connection
         if connection is None:
-            with timed(self._kind, "connect"):
+            start = time.monotonic()
+            try:
                 connection = self._open(deadline)
+            finally:
+                self._observers["connect"](time.monotonic() - start)
         self._connection = None
+        start = time.monotonic()
         try:
-            with timed(self._kind, statement):
-                result = operation(connection)
+            result = operation(connection)
         except Rejected:
             self._connection = connection
             raise
         except BaseException:
             connection.close()
             raise
+        finally:
+            self._observers[statement](time.monotonic() - start)
         self._connection = connection
         return result
 

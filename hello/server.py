@@ -7,10 +7,12 @@ monkey.patch_all()
 
 import os  # noqa: E402
 import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Mapping  # noqa: E402
 from errno import EADDRINUSE  # noqa: E402
 from typing import Any  # noqa: E402
 
-from hello import logs  # noqa: E402
+from hello import logs, telemetry  # noqa: E402
 from hello.admin import Admin  # noqa: E402
 from hello.settings import Settings, SettingsError  # noqa: E402
 
@@ -67,8 +69,18 @@ loglevel = _settings.log_level
 accesslog = "-" if _settings.access_log else None
 
 
-def pre_request(worker: object, req: object) -> None:
-    """gunicorn's own logs the path at level debug, and with it a username."""
+def pre_request(worker: Any, req: Any) -> None:
+    """Called on gunicorn's own path; see hello/stock.py.
+
+    gunicorn's own hook logs the path at level debug, and with it a username.
+    """
+    req.start = time.monotonic()
+
+
+def post_request(worker: Any, req: Any, environ: Mapping[str, Any], resp: Any) -> None:
+    """Count the request, unless it ended without an answer."""
+    if resp is not None and resp.status:
+        telemetry.answered(environ, resp.status, time.monotonic() - req.start)
 
 
 _admin: Admin | None = None

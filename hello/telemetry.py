@@ -13,6 +13,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from hello.lifecycle import process
 
@@ -79,9 +80,17 @@ class Histogram(Metric):
         self.bounds = bounds
 
     def observe(self, labels: Labels, value: float) -> None:
-        row = self.rows.get(labels) or self.row(labels)
-        row[bisect_left(self.bounds, value)] += 1
-        row[-1] += value
+        self.into(labels)(value)
+
+    def into(self, labels: Labels) -> Callable[[float], None]:
+        """What observes values of these labels, for who does it often: to be kept."""
+        row, bounds = self.row(labels), self.bounds
+
+        def observe(value: float) -> None:
+            row[bisect_left(bounds, value)] += 1
+            row[-1] += value
+
+        return observe
 
     def _new(self) -> Row:
         return [0] * (len(self.bounds) + 2)  # one beyond the last bound, and the sum
@@ -118,7 +127,7 @@ REQUESTS = Counter(
 )
 REQUEST_SECONDS = Histogram(
     "hello_http_request_duration_seconds",
-    "Seconds from the application's first look at a request to its answer.",
+    "Seconds from the moment that a request is read until its answer is sent.",
     *("route", "method"),
     bounds=SECONDS,
 )
@@ -229,24 +238,25 @@ def count(event: str, by: int = 1) -> None:
     events[event][0] += by
 
 
-_request_rows: dict[tuple[str | None, str, object], tuple[Row, Row]] = {}
+_request_rows: dict[tuple[str | None, str, str], tuple[Row, Row]] = {}
 
 
-def answered(template: str | None, method: str, status: object, seconds: float) -> None:
-    """Count a request: its route's template, None if there is no such route; Falcon's status."""
+def answered(environ: Mapping[str, Any], status: str, seconds: float) -> None:
+    """Count a request, from its WSGI environment; see `hello.middleware.RequestID`."""
+    route, method = environ.get("hello.route"), environ["REQUEST_METHOD"]
     try:
-        count, durations = _request_rows[template, method, status]
+        count, durations = _request_rows[route, method, status]
     except KeyError:
-        count, durations = _request(template, method, status)
+        count, durations = _request(route, method, status)
     count[0] += 1
     durations[bisect_left(SECONDS, seconds)] += 1
     durations[-1] += seconds
 
 
-def _request(template: str | None, method: str, status: object) -> tuple[Row, Row]:
+def _request(template: str | None, method: str, status: str) -> tuple[Row, Row]:
     route = template or OTHER
     label = method if method in METHODS else OTHER
-    rows = REQUESTS.row((route, label, str(status)[:3])), REQUEST_SECONDS.row((route, label))
+    rows = REQUESTS.row((route, label, status[:3])), REQUEST_SECONDS.row((route, label))
     if label is not OTHER:  # clients can invent any number of methods
         _request_rows[template, method, status] = rows
     return rows

@@ -176,6 +176,9 @@ def test_requests_of_every_kind_are_counted_and_nothing_personal_is_shown() -> N
         client.get("Rumpelstilz")
         client.request("GET", "/Rumpelstilz?born=1990-05-17")
         client.request("RUMPEL", "/hello/Rumpelstilz")
+        client.request("DELETE", "/hello/Rumpelstilz")
+        client.request("HEAD", "/hello/Rumpelstilz")
+        client.put("Rumpelstilz", "1990-02-30")
         with service.wire() as wire:  # gunicorn's own path
             wire.send(head("PUT /hello/Rumpelstilz", "Transfer-Encoding: chunked"))
             wire.send(b"%x\r\n%s\r\n0\r\n\r\n" % (len(BIRTHDAY), BIRTHDAY))
@@ -185,6 +188,9 @@ def test_requests_of_every_kind_are_counted_and_nothing_personal_is_shown() -> N
                 wire.send(request)
                 assert wire.answer().status == int(status)
         assert answered(port, method="PUT", status="204") == 2
+        assert answered(port, method="PUT", status="400") == 1
+        assert answered(port, method="DELETE", status="405") == 1
+        assert answered(port, method="HEAD", status="200") == 1
         assert answered(port, method="GET", status="200") == 1
         assert answered(port, route="other", method="GET", status="404") == 1
         for status in REFUSED:

@@ -4,9 +4,10 @@ import re
 import sys
 from typing import Any
 
+import gevent
 import pytest
 
-from hello.logs import JSONFormatter, TextFormatter, trace_ids
+from hello.logs import JSONFormatter, TextFormatter, report, trace_ids
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -78,3 +79,14 @@ def test_own_ids_come_first() -> None:
     environ = {"HTTP_TRACEPARENT": f"00-{TRACE}-{SPAN}-01"}
     assert trace_ids(environ | {"hello.trace": ("a", "b")}) == ("a", "b")
     assert trace_ids({}) is None
+
+
+def test_a_greenlet_that_fails_is_logged_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gevent.get_hub(), "print_exception", report)
+    gevent.spawn(lambda: 1 / 0).join()
+    [made] = caplog.records
+    document = json.loads(JSONFormatter().format(made))
+    assert document["message"] == "a greenlet failed"
+    assert document["exception"].endswith("ZeroDivisionError: division by zero")

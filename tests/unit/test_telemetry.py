@@ -1,6 +1,8 @@
 import os
 import re
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,18 @@ def test_values_of_labels_are_escaped() -> None:
     assert show((True, {"events_total": {(name,): [1]}}))["events_total"] == {(name,): 1}
 
 
+@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of Prometheus")
+def test_promtool_finds_nothing_to_blame() -> None:
+    telemetry.refused(400)
+    telemetry.STATEMENT_SECONDS.observe(("primary", "find"), 0.1)
+    app = create_admin_app(lambda: [(True, telemetry.snapshot())], "cafe")
+    text = falcon.testing.TestClient(app).simulate_get("/metrics").text
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_the_build_is_shown() -> None:
     [(version, python, revision)] = show()["hello_build_info"]
     assert (version, revision) == (hello.__version__, "cafe")
@@ -114,7 +128,8 @@ def test_every_event_that_the_code_counts_is_known() -> None:
 def test_a_method_that_a_client_invented_is_not_a_label() -> None:
     before = len(telemetry._request_rows)
     for n in range(100):
-        telemetry.answered("/", f"BREW{n}", "400 Bad Request", 0.1)
+        environ = {"REQUEST_METHOD": f"BREW{n}", "hello.route": "/"}
+        telemetry.answered(environ, "400 Bad Request", 0.1)
     assert telemetry.REQUESTS.rows["/", "other", "400"][0] >= 100
     assert len(telemetry._request_rows) == before
     assert not any("BREW" in label for labels in telemetry.REQUESTS.rows for label in labels)

@@ -185,9 +185,9 @@ class Connection:
             status=answer.status, sent=answer.sent, headers=answer.headers, response_length=None
         )
         fields = [
-            (key[5:].replace("_", "-"), value)
+            (key.removeprefix("HTTP_").replace("_", "-"), value)
             for key, value in environ.items()
-            if key.startswith("HTTP_")
+            if key.startswith(("HTTP_", "CONTENT_"))
         ]
         request = SimpleNamespace(headers=fields)
         self._worker.log.access(response, request, environ, timedelta(seconds=seconds))

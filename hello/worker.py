@@ -36,6 +36,9 @@ _REFUSALS = {
     errors.ExpectationFailed: 417,
 }
 
+#: Defects of the application, for all that gunicorn counts them among wrong requests.
+_DEFECTS = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
+
 #: Seconds between two looks at the deadlines of connections.
 TICK = 0.5
 
@@ -111,7 +114,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
         gunicorn's own page and log line quote the request, and with it personal data.
         """
-        if not isinstance(exc, errors.ParseException):
+        if not isinstance(exc, errors.ParseException) or isinstance(exc, _DEFECTS):
             super().handle_error(req, client, addr, exc)
             return
         status = HTTPStatus(_REFUSALS.get(type(exc), 400))

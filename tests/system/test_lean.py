@@ -10,6 +10,7 @@ tests/unit/test_lean.py compares the two parsers on more requests, without socke
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +19,7 @@ import pytest
 from tests.system.differing import END, Pair, Said, Transcript, pair
 from tests.system.probe import PATHS
 from tests.system.processes import eventually
+from tests.system.service import Service
 from tests.unit.test_lean import PLAIN, UNUSUAL, generate
 
 HOST = "Host: example.org"
@@ -419,6 +421,25 @@ def test_access_log_tells_the_same() -> None:
 
         eventually(lambda: all("/ HTTP/1.1 200 GET" in line[-1] for line in lines()))
         assert lines()[0] == lines()[1]
+
+
+def test_without_the_parser_gunicorn_serves_everything() -> None:
+    program = "import sys; sys.modules['httptools'] = None; from gunicorn.app.wsgiapp import run"
+    command = [
+        *(sys.executable, "-W", "error", "-c", f"{program}; run()"),
+        *("-c", "python:hello.server", "hello.app:wsgi()"),
+    ]
+    with Service(command=command).wait_until() as service:
+        with service.client() as client:
+            for _ in range(2):
+                assert client.put("slowly", "1990-05-17").status == 204
+                assert client.get("slowly").status == 200
+        with service.wire() as wire:
+            wire.send(request("GET /hello/slowly") + request("GET /", "Connection: close"))
+            assert wire.answer().status == 200
+            assert wire.answer().body == b"Hello, world!"
+            assert wire.closed()
+        assert service.log.count("httptools cannot be imported") == 1
 
 
 # Fuzzing

@@ -37,22 +37,22 @@ MAX_BODY = 65536
 AVAILABLE = httptools is not None
 
 #: Names of header fields, in bytes as they came, with their keys in the environment, or
-#: None for a field that makes a request unusual. Filled as they are seen.
-_keys: dict[bytes, str | None] = {}
+#: "" for a field that makes a request unusual. Filled as they are seen.
+_keys: dict[bytes, str] = {}
 _MAX_KEYS = 1024
 
 _UNUSUAL = frozenset(("HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_UPGRADE", "HTTP_TE"))
 
 
-def _key(name: bytes) -> str | None:
+def _key(name: bytes) -> str:
     """The environment's key for a field name: RFC 3875, section 4.1.18."""
     text = name.decode("ascii").upper()
-    key: str | None = text.replace("-", "_")
+    key = text.replace("-", "_")
     if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         key = f"HTTP_{key}"
     # `X_A` and `X-A` would have the same key: gunicorn's policy for underscores decides.
     if "_" in text or key in _UNUSUAL:
-        key = None
+        key = ""
     if len(_keys) < _MAX_KEYS:
         _keys[name] = key
     return key
@@ -133,8 +133,10 @@ class Template:
 
         environ: dict[str, Any] = self._environ.copy()
         for name, value in parsed.fields:
-            key = _keys[name] if name in _keys else _key(name)
-            if key is None or key in environ:
+            key = _keys.get(name)
+            if key is None:
+                key = _key(name)
+            if not key or key in environ:
                 return None
             environ[key] = value.decode("ascii").strip(" \t")
         if "HTTP_HOST" not in environ:

@@ -1,9 +1,9 @@
 """What a request costs, as a ratio to a handler that answers a constant.
 
-Once in bytecode instructions, which are the same on every machine, and once in CPU time,
-measured in turns on one process: a busy or slow machine changes it for both, and the ratio
-stays. The bounds are wide. They are for a change that doubles the way of a request, not for
-one of some percent.
+Once in bytecode instructions, which a busy machine does not change: they tell of a way of a
+request that has doubled. Once in CPU time, for what is not Python, as databases, system
+calls and locks: measured in turns on one process, so that a busy machine changes both
+sides. The bounds are wide. They are not for a change of some percent.
 """
 
 import json
@@ -24,8 +24,8 @@ MOST_INSTRUCTIONS = {"GET": 1.8, "PUT": 1.7}
 #: How often each kind of request is measured, and how many requests at a time.
 TURNS, REQUESTS = 15, 160
 
-#: The same for CPU time. Measured: 1.8 and 2.1; with each request answered twice, 3.6 and
-#: 4.1.
+#: The same for CPU time, sockets and all. Measured: 1.7 to 1.9 and 2.0 to 2.2; with each
+#: request answered twice, 2.3 and 2.8.
 MOST_CPU = {"GET": 2.6, "PUT": 3.0}
 
 #: At most, of what the constant answer costs on gunicorn's own worker. Measured: 0.15 on a

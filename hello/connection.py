@@ -88,7 +88,7 @@ class Connection:
             if not buffer:
                 return
             if self._template is None:
-                rest = self._answer_unusual(buffer, time.monotonic() + self._worker.body_timeout)
+                rest = self._answer_unusual(buffer)
             else:
                 rest = self._answer(self._template, buffer)
             if rest:
@@ -101,7 +101,7 @@ class Connection:
             deadline = time.monotonic() + worker.head_timeout
             while (end := buffer.find(b"\r\n\r\n")) < 0:
                 if len(buffer) > template.max_head or buffer.count(b"\n") > buffer.count(b"\r\n"):
-                    return self._answer_unusual(buffer, time.monotonic() + worker.body_timeout)
+                    return self._answer_unusual(buffer, head_deadline=deadline)
                 more = self._receive(deadline - time.monotonic())
                 if not more:
                     return None
@@ -110,14 +110,14 @@ class Connection:
         environ = template.environ(buffer[:end]) if end <= template.max_head else None
         length = None if environ is None else lean.body_length(environ)
         if environ is None or length is None:
-            return self._answer_unusual(buffer, time.monotonic() + worker.body_timeout)
+            return self._answer_unusual(buffer)
 
         if len(buffer) < end + length:
             deadline = time.monotonic() + worker.body_timeout
             while len(buffer) < end + length:
                 more = self._receive(deadline - time.monotonic())
                 if not more:  # the application is to say what is wrong
-                    return self._answer_unusual(buffer, deadline)
+                    return self._answer_unusual(buffer, body_deadline=deadline)
                 buffer += more
 
         worker.count_request()
@@ -137,9 +137,12 @@ class Connection:
             return None
         return rest
 
-    def _answer_unusual(self, buffer: bytes, body_deadline: float) -> bytes | None:
+    def _answer_unusual(
+        self, buffer: bytes, *, head_deadline: float = 0.0, body_deadline: float = 0.0
+    ) -> bytes | None:
         """Answer the request that `buffer` begins with on gunicorn's path.
 
+        The deadlines (time.monotonic()) are those that run already, 0 if none does.
         Returns what follows it, None at the end of the connection. Raises StopIteration at
         its end too, and what gunicorn raises.
         """
@@ -150,13 +153,15 @@ class Connection:
         requests.unreader.unread(buffer)
         request = None
         self._linger = True
-        with gevent.Timeout(worker.head_timeout, False):
+        head_deadline = head_deadline or time.monotonic() + worker.head_timeout
+        # A timeout of 0 would switch it off.
+        with gevent.Timeout(max(0.001, head_deadline - time.monotonic()), False):
             request = next(requests)
         if request is None:
             self._linger = False
             return None
         request.proxy_protocol_info = {}
-        stock.time_body(request, body_deadline)
+        stock.time_body(request, body_deadline or time.monotonic() + worker.body_timeout)
         try:
             worker.handle_request(self._server, request, self._client, self._peer)
         finally:

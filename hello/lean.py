@@ -7,45 +7,52 @@ knows all of HTTP. So this module refuses nothing; it only recognises.
 
 llhttp parses, the parser of Node.js, through `httptools`. It is lenient in places where
 gunicorn is not; `_is_odd` and `Template.environ` close them. tests/system/test_lean.py sends
-the same bytes down both ways and compares.
+the same bytes down both ways and compares. Where httptools cannot be imported no request is
+plain, and gunicorn's path serves them all.
+
+An answer leaves when it is complete, so this is no way for an application that streams.
 """
 
 import io
-import re
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import Any
 
-import httptools
 from gunicorn import SERVER, util
-from gunicorn.http.wsgi import base_environ
+from gunicorn.http.message import TOKEN_RE
+from gunicorn.http.wsgi import HEADER_VALUE_RE, STATUS_RE, base_environ
+
+try:
+    import httptools
+except ImportError:  # it has wheels for CPython; others need a compiler for it
+    httptools = None  # type: ignore[assignment]
 
 #: The longest head that is plain, in bytes. gunicorn's limits, if smaller, win.
 MAX_HEAD = 4096
 #: The longest body that is plain, in bytes. A longer one is read as it comes.
 MAX_BODY = 65536
 
+#: Whether any request is plain.
+AVAILABLE = httptools is not None
+
 #: Names of header fields, in bytes as they came, with their keys in the environment, or
-#: None for a field that makes a request unusual. Filled as they are seen.
-_keys: dict[bytes, str | None] = {}
+#: "" for a field that makes a request unusual. Filled as they are seen.
+_keys: dict[bytes, str] = {}
 _MAX_KEYS = 1024
 
 _UNUSUAL = frozenset(("HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_UPGRADE", "HTTP_TE"))
 
-#: A status that has no body, and neither Content-Length nor Transfer-Encoding.
-_EMPTY = re.compile("1..|204|304")
 
-
-def _key(name: bytes) -> str | None:
+def _key(name: bytes) -> str:
     """The environment's key for a field name: RFC 3875, section 4.1.18."""
     text = name.decode("ascii").upper()
-    key: str | None = text.replace("-", "_")
+    key = text.replace("-", "_")
     if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         key = f"HTTP_{key}"
     # `X_A` and `X-A` would have the same key: gunicorn's policy for underscores decides.
     if "_" in text or key in _UNUSUAL:
-        key = None
+        key = ""
     if len(_keys) < _MAX_KEYS:
         _keys[name] = key
     return key
@@ -126,8 +133,10 @@ class Template:
 
         environ: dict[str, Any] = self._environ.copy()
         for name, value in parsed.fields:
-            key = _keys[name] if name in _keys else _key(name)
-            if key is None or key in environ:
+            key = _keys.get(name)
+            if key is None:
+                key = _key(name)
+            if not key or key in environ:
                 return None
             environ[key] = value.decode("ascii").strip(" \t")
         if "HTTP_HOST" not in environ:
@@ -182,38 +191,69 @@ class Answer:
         return self._written.append
 
     def encode(self, parts: Iterable[bytes]) -> bytes:
-        """Head and body, in one piece; raises ValueError for a head that would be two."""
+        """Head and body, in one piece.
+
+        Raises ValueError, TypeError or AttributeError for a status or header that would be
+        no valid head, or another one than the application means.
+        """
         body = b"".join([*self._written, *parts])
-        empty = _EMPTY.match(self.status)
+        framing = _framings.get(self.status) or _framing(self.status)
         lines = [""]
-        length: str | None = None
+        length: int | None = None
         for name, value in self.headers:
             kind = _kinds.get(name) or _kind(name)
+            # Most values are printable, and that is quickly seen.
+            if not (value.isprintable() or HEADER_VALUE_RE.fullmatch(value)):
+                raise ValueError(f"a character in the value of {name} that no header may have")
+            value = value.strip(" \t")
             if kind is _FIELD:
                 lines.append(f"{name}: {value}\r\n")
             elif kind is _LENGTH:
-                length = value
+                if length is not None or not (value.isascii() and value.isdigit()):
+                    raise ValueError("no Content-Length, or more than one")
+                length = int(value)
             elif value.lower() == "close":
                 self.close = True
-        if not empty:
-            if length is None and not self._head_only:
-                length = str(len(body))
+        if framing is not _BARE:
+            if length is None and framing is _WHOLE and not self._head_only:
+                length = len(body)
             if length is not None:
                 lines.append(f"content-length: {length}\r\n")
+        if self._head_only or framing is not _WHOLE:
+            body = b""
+        elif len(body) != length:
+            body = body[:length]
+            # Whoever reads it would take the next answer for the rest of this one.
+            self.close = self.close or len(body) != length
         connection = "close" if self.close else "keep-alive"
         lines[0] = (
             f"HTTP/1.1 {self.status}\r\nServer: {SERVER}\r\n"
             f"Date: {http_date()}\r\nConnection: {connection}\r\n"
         )
-        text = "".join(lines)
-        ends = len(lines) + 3
-        if not (text.count("\n") == text.count("\r") == ends) or "\0" in text:
-            raise ValueError("a status or header with a line break in it")
-        head = f"{text}\r\n".encode("latin-1")
-        if self._head_only or empty:
-            return head
+        lines.append("\r\n")
         self.sent = len(body)
-        return head + body
+        return "".join(lines).encode("latin-1") + body
+
+
+# How an answer is framed: with a length and a body, with a length that stands for the body
+# that there would be, or with neither (RFC 9110, section 8.6).
+_WHOLE, _LENGTH_ALONE, _BARE = "whole", "length alone", "bare"
+_framings: dict[str, str] = {}
+
+
+def _framing(status: str) -> str:
+    """How an answer with this status is framed."""
+    if not status:
+        raise ValueError("the application has not started its response")
+    if not STATUS_RE.fullmatch(status):
+        raise ValueError("the status is none")
+    if status.startswith("304"):
+        framing = _LENGTH_ALONE
+    else:
+        framing = _BARE if status.startswith(("1", "204")) else _WHOLE
+    if len(_framings) < _MAX_KEYS:
+        _framings[status] = framing
+    return framing
 
 
 _FIELD, _LENGTH, _HOP = "field", "length", "hop"
@@ -222,6 +262,8 @@ _kinds: dict[str, str] = {}
 
 def _kind(name: str) -> str:
     """What a response header is to the server."""
+    if not TOKEN_RE.fullmatch(name):
+        raise ValueError("a character in the name of a header that none may have")
     lower = name.lower()
     kind = _LENGTH if lower == "content-length" else _HOP if util.is_hoppish(name) else _FIELD
     if len(_kinds) < _MAX_KEYS:

@@ -24,13 +24,13 @@ from hello.models import CacheUse, User
 class Statements(NamedTuple):
     """SQL text in one database's dialect.
 
-    `find` takes usernames; it returns (username, date_of_birth, version) of those
-    that exist. `save` takes usernames and dates; it returns (username, version) of
-    the rows that it created or changed. PostgreSQL's `save` takes a third parameter, a time
-    of its own clock after which it does nothing, and returns before each row whether it
-    came in time, with one row of that and nulls if nothing changed. `find_replayed`, for a
-    replica, is `find` with the setting `hello.replayed` before each row, and one row of it
-    and nulls if no user exists.
+    `find` takes usernames, and SQLite's takes one; it returns (username, date_of_birth,
+    version) of those that exist. `save` takes usernames and dates; it returns (username,
+    version) of the rows that it created or changed. PostgreSQL's `save` takes a third
+    parameter, a time of its own clock after which it does nothing, and returns before each
+    row whether it came in time, with one row of that and nulls if nothing changed.
+    `find_replayed`, for a replica, is `find` with the setting `hello.replayed` before each
+    row, and one row of it and nulls if no user exists.
     """
 
     find: str
@@ -107,11 +107,10 @@ def _postgresql() -> Statements:
 
 def _sqlite() -> Statements:
     database = SqliteDatabase(None)
-    # One JSON parameter: an array of names, or an object of names and dates.
-    names = Select([fn.json_each(SQL("?"))], [SQL("value")])
+    # One parameter: a name, or a JSON object of names and dates.
     new = SQL("(SELECT key AS username, value AS date_of_birth FROM json_each(?)) AS new")
     return Statements(
-        find=_compile(database, _find(User.username.in_(names))),
+        find=_compile(database, _find(User.username == SQL("?"))),
         save=_compile(database, _save(new, "IS NOT")),
     )
 

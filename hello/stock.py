@@ -6,12 +6,16 @@ What differs from `gunicorn.workers.base_async`:
   and head together, and none for the body.
 - Head and body of an answer leave in one send.
 - An application's `Connection: close` is obeyed. gunicorn ignores it.
+- A response that is started again forgets the first start, and one whose body is shorter
+  than its length ends the connection. gunicorn sends both heads in one, and the next
+  answer for the rest of the body.
 - An answer says that the connection ends if the body was not read and is long or broken.
 - The target of a request may hold raw UTF-8. gunicorn answers 400.
 """
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -49,10 +53,23 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
     _head = b""
     headers_sent: bool
+    headers: list[tuple[str, str]]
+    response_length: int | None
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        if exc_info and not self.headers_sent:
+            self.headers, self.response_length = [], None
+        write: Callable[[bytes], None] = super().start_response(status, headers, exc_info)
+        return write
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
         super().process_headers(headers)
-        if any(name.lower() == "connection" and value == "close" for name, value in headers):
+        lengths = [value for name, value in self.headers if name.lower() == "content-length"]
+        if len(lengths) > 1 or not all(value.isascii() and value.isdigit() for value in lengths):
+            raise ValueError("no Content-Length, or more than one")
+        if ("connection", "close") in [(name.lower(), value.lower()) for name, value in headers]:
             self.force_close()
         if unread(self.req.body) > DROP_BYTES:
             self.force_close()
@@ -62,6 +79,8 @@ class Response(wsgi.Response):  # type: ignore[misc]
         return process.draining or bool(super().should_close())
 
     def send_headers(self) -> None:
+        if self.status is None:
+            raise ValueError("the application has not started its response")
         if not self.headers_sent:
             lines = [*self.default_headers(), *(f"{k}: {v}\r\n" for k, v in self.headers), "\r\n"]
             self._head = "".join(lines).encode("latin-1")
@@ -82,6 +101,8 @@ class Response(wsgi.Response):  # type: ignore[misc]
         self._head = b""
         if end:
             util.write(self.sock, end)
+        if not self._omits_body and self.sent < (self.response_length or 0):
+            self.force_close()
 
 
 class TimedBody:

@@ -37,6 +37,9 @@ _REFUSALS = {
     errors.ExpectationFailed: 417,
 }
 
+#: Defects of the application, for all that gunicorn counts them among wrong requests.
+_DEFECTS = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
+
 #: Seconds between two looks at the deadlines of connections.
 TICK = 0.5
 
@@ -50,6 +53,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         if not monkey.is_module_patched("socket"):
             raise RuntimeError("start gunicorn with -c python:hello.server, which patches first")
+        if not lean.AVAILABLE:
+            self.log.warning("httptools cannot be imported: every request takes the long way")
         wsgi.Response = stock.Response
         settings = Settings.load()
         self.head_timeout = settings.head_timeout
@@ -126,7 +131,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
         gunicorn's own page and log line quote the request, and with it personal data.
         """
-        if not isinstance(exc, errors.ParseException):
+        if not isinstance(exc, errors.ParseException) or isinstance(exc, _DEFECTS):
             telemetry.refused(500)
             super().handle_error(req, client, addr, exc)
             return
@@ -139,7 +144,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def template(self, client: Any, peer: Any, server: Any) -> lean.Template | None:
         """What the short way needs for a connection; None if it cannot be taken."""
         tcp = isinstance(peer, tuple) and isinstance(server, tuple)
-        if not tcp or os.environ.get("SCRIPT_NAME"):
+        if not (tcp and lean.AVAILABLE) or os.environ.get("SCRIPT_NAME"):
             return None
         trusted = message._ip_in_allow_list(
             peer[0], self.cfg.forwarded_allow_ips, self.cfg.forwarded_allow_networks()

@@ -23,8 +23,8 @@ def save(connection: sqlite3.Connection, **dates: str) -> dict[str, int]:
 
 
 def find(connection: sqlite3.Connection, *names: str) -> list[tuple[Any, ...]]:
-    rows = connection.execute(statements.SQLITE.find, (json.dumps(names),)).fetchall()
-    return sorted(rows)
+    found = (connection.execute(statements.SQLITE.find, (name,)).fetchall() for name in names)
+    return sorted(row for rows in found for row in rows)
 
 
 def age(connection: sqlite3.Connection) -> None:

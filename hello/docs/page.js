@@ -220,7 +220,7 @@ class Operation {
     });
   }
 
-  url() {
+  address() {
     const value = (name) => this.inputs.get(name).value;
     const path = this.path.replace(/{([^}]+)}/g, (_, name) => encodeURIComponent(value(name)));
     const query = this.parameters
@@ -238,7 +238,7 @@ class Operation {
     const body = this.inputs.get("body")?.value;
     // With -d, curl reads the file whose name follows an @.
     if (body !== undefined) words.push(body.startsWith("@") ? "--data-raw" : "-d", quote(body));
-    this.curl.textContent = [...words, quote(this.url())].join(" ");
+    this.curl.textContent = [...words, quote(this.address())].join(" ");
   }
 
   async send() {
@@ -247,7 +247,7 @@ class Operation {
     if (body !== undefined) options.headers = { "Content-Type": "application/json" };
     this.answer.setAttribute("aria-busy", "true");
     try {
-      const response = await fetch(this.url(), options);
+      const response = await fetch(this.address(), options);
       this.show(response, await response.text());
     } catch (error) {
       const said = `No answer: ${error.message}`;

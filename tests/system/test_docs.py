@@ -1,6 +1,7 @@
 """The page at /docs in a real browser."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -71,7 +72,13 @@ def curl(page: Browser, operation: str) -> tuple[str, dict[str, str], bytes]:
     """Run the command that the page shows; status, header fields and body."""
     command = page.find(f"{operation} .curl").text
     assert command.startswith("curl -i ")
-    done = subprocess.run(["sh", "-c", f"{command} --silent"], capture_output=True, timeout=30)
+    done = subprocess.run(
+        ["sh", "-c", f"{command} --silent"],
+        env={"PATH": os.environ["PATH"]},  # and no proxy
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
     head, _, body = done.stdout.partition(b"\r\n\r\n")
     line, *fields = head.decode("latin-1").split("\r\n")
     return (

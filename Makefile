@@ -11,7 +11,7 @@ export port
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint format bench soak build run upload-prod up down clean
+.PHONY: help dev test lint format openapi bench soak build run upload-prod up down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ lint: $(VENV)/ready ## Check style and types
 format: $(VENV)/ready ## Format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+openapi: $(VENV)/ready ## Make hello/openapi.json of hello/openapi.yaml
+	@$(VENV)/bin/python scripts/openapi
 
 bench: $(VENV)/ready ## Compare with other stacks; ARGS='--workloads get'; needs wrk
 	@PYTHON=$(VENV)/bin/python scripts/bench/prepare

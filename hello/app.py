@@ -12,7 +12,7 @@ from hello.backends import Backends
 from hello.batching import Batcher
 from hello.lifecycle import Process, process
 from hello.middleware import CommonHeaders, RequestID
-from hello.resources import health
+from hello.resources import docs, health
 from hello.resources.hello import Clock, Hello
 from hello.resources.metrics import Metrics
 from hello.resources.root import Root
@@ -59,6 +59,10 @@ def create_app(
     app.add_route("/health/live", health.Live())
     app.add_route("/health/ready", health.Ready(users.ping, process))
     app.add_route("/health/startup", health.Startup())
+    app.add_route("/openapi.yaml", docs.OpenAPI("openapi.yaml", "application/yaml"))
+    app.add_route("/openapi.json", docs.OpenAPI("openapi.json", falcon.MEDIA_JSON))
+    app.add_route("/docs", docs.Page())
+    app.add_route("/docs/{asset}", docs.Asset())
     return app
 
 

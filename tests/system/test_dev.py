@@ -60,7 +60,7 @@ def curl_lines(log: str) -> list[list[str]]:
 
 def test_dev_says_what_to_try_and_ends_with_ctrl_c(service: Service) -> None:
     url = f"http://localhost:{service.port}/"
-    assert f"  {url}\n" in service.log
+    assert f"  {url}\n  {url}docs\n" in service.log
     put, get = curl_lines(service.log)
     assert put == ["curl", "-X", "PUT", "-d", '{"dateOfBirth": "1990-05-17"}', f"{url}hello/alice"]
     assert get == ["curl", f"{url}hello/alice"]

@@ -1,0 +1,278 @@
+"""The description of the API and the service agree, in both directions.
+
+tests/system/test_openapi.py asks the running service at random; this is about what chance
+does not find.
+"""
+
+import io
+import runpy
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import falcon.inspect
+import jsonschema
+import pytest
+import yaml
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+import hello
+from hello import problems
+from hello.app import create_app
+from hello.errors import Overloaded
+from hello.lifecycle import Process
+from hello.models import Birthday
+from hello.users import Users
+from tests.functional.client import Client, assert_problem
+
+ROOT = Path(__file__).parents[2]
+YAML = (ROOT / "hello/openapi.yaml").read_text("utf-8")
+DOCUMENT: dict[str, Any] = yaml.safe_load(YAML)
+COMPONENTS = DOCUMENT["components"]
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+
+#: What HTTP itself needs, and a description does not list.
+PLUMBING = {"content-length", "content-type"}
+
+MakeClient = Callable[[Exception], Client]
+
+
+def resolve(node: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in node:
+        return node
+    _, _, kind, name = node["$ref"].split("/")
+    return COMPONENTS[kind][name]
+
+
+def responses() -> dict[tuple[str, str, int], dict[str, Any]]:
+    """Every answer that is described, by path, method and status."""
+    return {
+        (path, method.upper(), int(status)): resolve(response)
+        for path, item in DOCUMENT["paths"].items()
+        for method in METHODS
+        if method in item
+        for status, response in item[method]["responses"].items()
+    }
+
+
+def assert_valid(instance: Any, schema: dict[str, Any]) -> None:
+    """What is described by a schema is valid; references are to the components."""
+    jsonschema.Draft202012Validator(schema | {"components": COMPONENTS}).validate(instance)
+
+
+def test_it_is_openapi_3_1() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_it_has_the_version_of_the_package() -> None:
+    assert DOCUMENT["info"]["version"] == hello.__version__
+
+
+def test_the_json_was_made_of_the_yaml() -> None:
+    made = runpy.run_path(str(ROOT / "scripts/openapi"))["convert"](YAML)
+    assert (ROOT / "hello/openapi.json").read_text("utf-8") == made, "run `make openapi`"
+
+
+def test_it_is_served_as_written(client: Client) -> None:
+    response = client.ask("GET", "/openapi.yaml")
+    assert response.headers["Content-Type"] == "application/yaml"
+    assert response.body.decode() == YAML
+    response = client.ask("GET", "/openapi.json")
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json == DOCUMENT
+
+
+def test_the_routes_and_methods_are_those_of_the_app(client: Client) -> None:
+    served = {
+        (route.path, method.method)
+        for route in falcon.inspect.inspect_routes(client.app)
+        for method in route.methods
+        # OPTIONS is Falcon's own, as are the responders that answer 405.
+        if not method.internal or method.method == "OPTIONS"
+    }
+    assert {(path, method) for path, method, _ in responses()} == served
+
+
+def test_the_problems_are_those_of_the_service() -> None:
+    def kinds(cls: type[problems.Problem]) -> Iterator[tuple[str, int]]:
+        for sub in cls.__subclasses__():
+            yield f"urn:hello:problem:{sub.kind}", sub.http_status
+            yield from kinds(sub)
+
+    statuses = dict(kinds(problems.Problem))
+    assert COMPONENTS["schemas"]["Problem"]["properties"]["type"]["enum"] == [
+        "about:blank",
+        *statuses,
+    ]
+    examples = {
+        (example["value"]["type"], status)
+        for (_, _, status), response in responses().items()
+        for media_type, media in response.get("content", {}).items()
+        if media_type == problems.MEDIA_TYPE
+        for example in media["examples"].values()
+        if example["value"]["status"] == status
+    }
+    # A defect has no place among the answers that are promised.
+    expected = {item for item in statuses.items() if item[1] != 500}
+    assert examples == expected | {("about:blank", 404), ("about:blank", 405)}
+
+
+def media_types() -> Iterator[dict[str, Any]]:
+    """Every media type of a request and of a response."""
+    for response in COMPONENTS["responses"].values():
+        yield from response.get("content", {}).values()
+    for item in DOCUMENT["paths"].values():
+        if "put" in item:
+            yield from item["put"]["requestBody"]["content"].values()
+
+
+def test_the_examples_are_valid() -> None:
+    count = 0
+    for media in media_types():
+        for example in media.get("examples", {}).values():
+            assert_valid(example["value"], media["schema"])
+            count += 1
+    assert count > 15
+
+
+BODY = b'{"dateOfBirth": "1990-05-17"}'
+
+
+class SlowBody(io.BytesIO):
+    """A stream that gives up, as the server's does."""
+
+    def read(self, size: int | None = None) -> bytes:
+        raise TimeoutError
+
+
+def stale(batch: dict, deadline: float) -> dict[str, Birthday]:
+    """What a replica says while the primary is away."""
+    known = {"alice": Birthday(date(1990, 5, 17), 1, stale=True)}
+    return {name: known.get(name, Birthday(None, 0, stale=True)) for name in batch}
+
+
+@pytest.fixture
+def client_of(client: Client, failing_client: MakeClient) -> Callable[[str], Client]:
+    """The client of a service that is up, down, stale or draining."""
+    client.put_user("alice", "1990-05-17")
+    stopping = Process()
+    stopping.draining = True
+    clients = {
+        "up": client,
+        "down": failing_client(Overloaded("too many requests are waiting")),
+        "stale": Client(create_app(Users([stale], [stale]))),
+        "draining": Client(create_app(Users([stale], [stale]), process=stopping)),
+    }
+    return clients.__getitem__
+
+
+USER = "/hello/{username}"
+ASSET = "/docs/{asset}"
+
+#: How to get every answer that is described: the answer, the state of the service, the
+#: request.
+REQUESTS: list[tuple[tuple[str, str, int], str, tuple[str, str], dict[str, Any]]] = [
+    ((USER, "PUT", 204), "up", ("PUT", "/hello/alice"), {"body": BODY}),
+    ((USER, "PUT", 400), "up", ("PUT", "/hello/alice"), {"body": b"{"}),
+    ((USER, "PUT", 400), "up", ("PUT", "/hello/a%20b"), {"body": BODY}),
+    ((USER, "PUT", 400), "up", ("PUT", "/hello/alice?tz=Nowhere"), {"body": BODY}),
+    ((USER, "PUT", 404), "up", ("PUT", "/hello/a%2Fb"), {"body": BODY}),
+    (
+        (USER, "PUT", 408),
+        "up",
+        ("PUT", "/hello/alice"),
+        {"body_file": SlowBody(), "content_length": 29},
+    ),
+    ((USER, "PUT", 413), "up", ("PUT", "/hello/alice"), {"body": b" " * 4097}),
+    (
+        (USER, "PUT", 415),
+        "up",
+        ("PUT", "/hello/alice"),
+        {"body": BODY, "headers": {"Content-Encoding": "gzip"}},
+    ),
+    ((USER, "PUT", 503), "down", ("PUT", "/hello/alice"), {"body": BODY}),
+    *(
+        ((path, method, status), state, (method, url), {})
+        for method in ("GET", "HEAD")
+        for path, status, state, url in [
+            (USER, 200, "up", "/hello/alice"),
+            (USER, 200, "stale", "/hello/alice"),
+            (USER, 400, "up", "/hello/a%20b"),
+            (USER, 400, "up", "/hello/alice?tz=Nowhere"),
+            (USER, 404, "up", "/hello/nobody"),
+            (USER, 404, "up", "/hello/a%2Fb"),
+            (USER, 404, "stale", "/hello/nobody"),
+            (USER, 503, "down", "/hello/alice"),
+            ("/", 200, "up", "/"),
+            ("/health", 200, "up", "/health"),
+            ("/health", 503, "down", "/health"),
+            ("/health", 503, "draining", "/health"),
+            ("/health/ready", 200, "up", "/health/ready"),
+            ("/health/ready", 503, "down", "/health/ready"),
+            ("/health/ready", 503, "draining", "/health/ready"),
+            ("/health/live", 200, "up", "/health/live"),
+            ("/health/startup", 200, "up", "/health/startup"),
+            ("/openapi.yaml", 200, "up", "/openapi.yaml"),
+            ("/openapi.json", 200, "up", "/openapi.json"),
+            ("/docs", 200, "up", "/docs"),
+            (ASSET, 200, "up", "/docs/page.css"),
+            (ASSET, 200, "up", "/docs/page.js"),
+            (ASSET, 200, "up", "/docs/icon.svg"),
+            (ASSET, 404, "up", "/docs/nothing"),
+        ]
+    ),
+    *(
+        ((path, method, status), "up", (asked, path.replace("{", "").replace("}", "")), {})
+        for path in DOCUMENT["paths"]
+        for method, status, asked in [("GET", 405, "DELETE"), ("OPTIONS", 200, "OPTIONS")]
+    ),
+]
+
+
+def test_every_answer_that_is_described_is_asked_for() -> None:
+    assert {answer for answer, *_ in REQUESTS} == responses().keys()
+
+
+@pytest.mark.parametrize(("answer", "state", "request_line", "options"), REQUESTS)
+def test_answers_are_as_described(
+    client_of: Callable[[str], Client],
+    answer: tuple[str, str, int],
+    state: str,
+    request_line: tuple[str, str],
+    options: dict[str, Any],
+) -> None:
+    response = client_of(state).ask(*request_line, **options)
+    assert response.status_int == answer[2]
+    described = responses()[answer]
+
+    fields = {name.lower(): resolve(node) for name, node in described["headers"].items()}
+    sent = {name.lower(): value for name, value in response.headers.items()}
+    assert sent.keys() - PLUMBING <= fields.keys()
+    assert {name for name, field in fields.items() if field.get("required")} <= sent.keys()
+    for name in fields.keys() & sent.keys():
+        value = int(sent[name]) if fields[name]["schema"].get("type") == "integer" else sent[name]
+        assert_valid(value, fields[name]["schema"])
+    assert ("warning" in sent) == (state == "stale" and "warning" in fields)
+
+    if "content" not in described:
+        assert response.body == b""
+        return
+    media_type = sent["content-type"].partition(";")[0]
+    assert media_type in described["content"]
+    if request_line[0] != "HEAD" and media_type.endswith("json"):
+        assert_valid(response.json, described["content"][media_type]["schema"])
+
+
+@pytest.mark.parametrize("born", ["19900101", "1990-W01-1", "1990-1-1", "9999-12-31", "1990-02-30"])
+def test_what_the_schema_says_of_dates_and_cannot_say(client: Client, born: str) -> None:
+    """schemathesis cannot know which valid dates are refused; this is the other side."""
+    schema = COMPONENTS["schemas"]["DateOfBirth"]
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    validator = jsonschema.Draft202012Validator(schema, format_checker=checker)
+    response = client.put_user("alice", born)
+    problem = assert_problem(response, 400, "invalid-date")
+    # Only "not later than today" is beyond a schema.
+    assert validator.is_valid({"dateOfBirth": born}) == (born == "9999-12-31")
+    assert problem["detail"].startswith("dateOfBirth ")

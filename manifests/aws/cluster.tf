@@ -24,7 +24,7 @@ resource "aws_iam_role_policy_attachment" "cluster" {
 # Made here, since EKS would make it without an end to what it keeps.
 resource "aws_cloudwatch_log_group" "cluster" {
   name              = "/aws/eks/${var.name}/cluster"
-  retention_in_days = 90
+  retention_in_days = 365
 }
 
 resource "aws_eks_cluster" "main" {

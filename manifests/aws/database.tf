@@ -120,6 +120,8 @@ resource "aws_db_instance" "primary" {
 }
 
 resource "aws_db_instance" "replica" {
+  #checkov:skip=CKV_AWS_133:the primary is backed up
+  #checkov:skip=CKV_AWS_157:it is another zone's copy itself, and the service reads the primary meanwhile
   count = var.replicas
 
   identifier          = "${var.name}-replica-${count.index + 1}"
@@ -137,7 +139,7 @@ resource "aws_db_instance" "replica" {
   parameter_group_name   = aws_db_parameter_group.main.name
   ca_cert_identifier     = "rds-ca-rsa2048-g1"
 
-  # Restored from the primary's; it can be made anew at any time.
+  # The primary is backed up; a replica can be made anew at any time.
   backup_retention_period = 0
   skip_final_snapshot     = true
   maintenance_window      = "sun:05:00-sun:06:00"

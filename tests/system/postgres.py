@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -74,6 +75,46 @@ class Cluster:
         )
         self.configure(CONFIGURATION.format(port=self.port, directory=self.directory))
         return self
+
+    def archive_log(self) -> Path:
+        """Keep the write-ahead log in a directory; takes effect at the next start."""
+        archive = self._make_directory("archive")
+        self.configure(
+            f"archive_mode = on\narchive_command = 'test ! -f {archive}/%f && cp %p {archive}/%f'\n"
+        )
+        return archive
+
+    def back_up(self) -> Path:
+        """Copy the data directory, while the server runs."""
+        backup = self._make_directory("backup")
+        self._run(
+            *("pg_basebackup", "-D", str(backup), "-c", "fast", "--no-sync"),
+            *("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"),
+        )
+        return backup
+
+    def restore(self, backup: Path, archive: Path, target: datetime) -> "Cluster":
+        """Create what the backup's server was at that moment, by its own clock."""
+        shutil.copytree(backup, self.data)
+        self.configure(
+            CONFIGURATION.format(port=self.port, directory=self.directory) + f"archive_mode = off\n"
+            f"restore_command = 'cp {archive}/%f %p'\n"
+            f"recovery_target_time = '{target.isoformat()}'\n"
+            f"recovery_target_action = promote\n"
+        )
+        (self.data / "recovery.signal").touch()
+        self._own(self.data)
+        return self
+
+    def psql(self, script: str, database: str, role: str = "postgres") -> None:
+        """Run a script of psql, which ends at the first error."""
+        file = self.directory / "script.sql"
+        file.write_text(script)
+        # By the socket, where nobody needs a password.
+        self._run(
+            *("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(file)),
+            *("-h", str(self.directory), "-p", str(self.port), "-U", role, "-d", database),
+        )
 
     def promote(self) -> None:
         """Make a standby the primary."""
@@ -211,6 +252,18 @@ class Cluster:
             parameters=(database,),
         )
         return len(rows)
+
+    def _make_directory(self, name: str) -> Path:
+        directory = self.directory / name
+        directory.mkdir(mode=0o700)
+        self._own(directory)
+        return directory
+
+    def _own(self, directory: Path) -> None:
+        """Give a directory and what is in it to the user who runs the server."""
+        if self._as_user:
+            for path in (directory, *directory.rglob("*")):
+                os.chown(path, self._as_user["user"], self._as_user["group"])
 
     def _run(self, program: str, *arguments: str) -> None:
         # Its output goes to a file, not to a pipe, which the server would keep open.

@@ -1,4 +1,4 @@
-"""The roles of manifests/aws/roles.sql: what the service may do, and how its password is changed."""
+"""manifests/aws/roles.sql: what the service may do, and how its password is changed."""
 
 from pathlib import Path
 

@@ -338,3 +338,30 @@ def test_terraform_would_format_it_no_other_way(terraform: str) -> None:
 def test_terraform_finds_it_valid_and_its_own_tests_pass(terraform: str) -> None:
     _run(terraform, "validate", "-no-color")
     _run(terraform, "test", "-no-color")
+
+
+# What is said of it
+
+
+def _said() -> str:
+    documents = [ROOT / "docs" / "deploy-eks.md", ROOT / "docs" / "runbook.md"]
+    return "".join(path.read_text() for path in [*documents, AWS / "create-role"])
+
+
+def test_documents_name_outputs_that_there_are() -> None:
+    said = _said()
+    outputs = set(re.findall(r"output -raw (\w+)|\$\(output (\w+)\)|\bsecret (\w+_secret)", said))
+    names = {name for found in outputs for name in found if name}
+    assert {"create_secret", "db_uri", "admin_secret"} <= names <= OUTPUTS.keys()
+
+
+def test_documents_name_variables_that_there_are() -> None:
+    named = re.findall(r"-var '?(\w+)=", _said())
+    assert {"admins", "deletion_protection"} <= set(named) <= VARIABLES.keys()
+
+
+def test_documents_name_resources_that_there_are() -> None:
+    named = set(re.findall(r"(aws_\w+|random_\w+)\.(\w+)", _said()))
+    assert ("aws_db_instance", "primary") in named
+    for kind, name in named:
+        assert name in _resources(kind)

@@ -106,16 +106,6 @@ class Cluster:
         self._own(self.data)
         return self
 
-    def psql(self, script: str, database: str, role: str = "postgres") -> None:
-        """Run a script of psql, which ends at the first error."""
-        file = self.directory / "script.sql"
-        file.write_text(script)
-        # By the socket, where nobody needs a password.
-        self._run(
-            *("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(file)),
-            *("-h", str(self.directory), "-p", str(self.port), "-U", role, "-d", database),
-        )
-
     def promote(self) -> None:
         """Make a standby the primary."""
         self._run("pg_ctl", "-D", str(self.data), "-w", "promote")
@@ -164,6 +154,11 @@ class Cluster:
     @property
     def pid(self) -> int:
         return int((self.data / "postmaster.pid").read_text().splitlines()[0])
+
+    @property
+    def programs(self) -> Path:
+        """Where psql is."""
+        return self._binaries
 
     @property
     def log(self) -> str:

@@ -41,14 +41,17 @@ PASSWORD_ROLE = "with_password"
 
 
 class Cluster:
-    """A data directory and the server that runs on it; fsync stays on."""
+    """A data directory and the server that runs on it; fsync stays on.
 
-    def __init__(self) -> None:
+    `binaries` are the wheel's, unless others are given.
+    """
+
+    def __init__(self, binaries: Path | None = None) -> None:
         self.port = free_port()
         self._numbers = count(1)
         self.directory = Path(tempfile.mkdtemp(prefix="hello-postgres-"))
         self._as_user: dict[str, object] = {}
-        self._binaries = _installed()
+        self._binaries = binaries or _installed()
         if os.getuid() == 0:
             user = pwd.getpwnam(UNPRIVILEGED)
             self._as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
@@ -254,8 +257,15 @@ class Cluster:
         self._own(directory)
         return directory
 
+    def install(self, name: str, content: bytes) -> None:
+        """Put a file into the data directory that nobody else may read."""
+        file = self.data / name
+        file.write_bytes(content)
+        file.chmod(0o600)
+        self._own(file)
+
     def _own(self, directory: Path) -> None:
-        """Give a directory and what is in it to the user who runs the server."""
+        """Give a file, or a directory and what is in it, to the user who runs the server."""
         if self._as_user:
             for path in (directory, *directory.rglob("*")):
                 os.chown(path, self._as_user["user"], self._as_user["group"])

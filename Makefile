@@ -11,7 +11,7 @@ export port
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint format openapi bench soak build run upload-prod up down clean
+.PHONY: help dev test lint format openapi bench soak pictures build run upload-prod up down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ bench: $(VENV)/ready ## Compare with other stacks; ARGS='--workloads get'; needs
 
 soak: $(VENV)/ready ## Check the promise for minutes=5 while servers fail
 	@VENV=$(VENV) scripts/soak $(minutes)
+
+pictures: $(VENV)/ready ## Draw the pictures in docs/ and compute its figures; needs rsvg-convert
+	@$(VENV)/bin/python scripts/draw.py
+	@$(VENV)/bin/python scripts/simulate_scale.py --write
 
 build: ## Build the image hello:dev
 	docker build --tag hello:dev \

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -40,14 +41,17 @@ PASSWORD_ROLE = "with_password"
 
 
 class Cluster:
-    """A data directory and the server that runs on it; fsync stays on."""
+    """A data directory and the server that runs on it; fsync stays on.
 
-    def __init__(self) -> None:
+    `binaries` are the wheel's, unless others are given.
+    """
+
+    def __init__(self, binaries: Path | None = None) -> None:
         self.port = free_port()
         self._numbers = count(1)
         self.directory = Path(tempfile.mkdtemp(prefix="hello-postgres-"))
         self._as_user: dict[str, object] = {}
-        self._binaries = _installed()
+        self._binaries = binaries or _installed()
         if os.getuid() == 0:
             user = pwd.getpwnam(UNPRIVILEGED)
             self._as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
@@ -73,6 +77,36 @@ class Cluster:
             *("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres"),
         )
         self.configure(CONFIGURATION.format(port=self.port, directory=self.directory))
+        return self
+
+    def archive_log(self) -> Path:
+        """Keep the write-ahead log in a directory; takes effect at the next start."""
+        archive = self._make_directory("archive")
+        self.configure(
+            f"archive_mode = on\narchive_command = 'test ! -f {archive}/%f && cp %p {archive}/%f'\n"
+        )
+        return archive
+
+    def back_up(self) -> Path:
+        """Copy the data directory, while the server runs."""
+        backup = self._make_directory("backup")
+        self._run(
+            *("pg_basebackup", "-D", str(backup), "-c", "fast", "--no-sync"),
+            *("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"),
+        )
+        return backup
+
+    def restore(self, backup: Path, archive: Path, target: datetime) -> "Cluster":
+        """Create what the backup's server was at that moment, by its own clock."""
+        shutil.copytree(backup, self.data)
+        self.configure(
+            CONFIGURATION.format(port=self.port, directory=self.directory) + f"archive_mode = off\n"
+            f"restore_command = 'cp {archive}/%f %p'\n"
+            f"recovery_target_time = '{target.isoformat()}'\n"
+            f"recovery_target_action = promote\n"
+        )
+        (self.data / "recovery.signal").touch()
+        self._own(self.data)
         return self
 
     def promote(self) -> None:
@@ -123,6 +157,11 @@ class Cluster:
     @property
     def pid(self) -> int:
         return int((self.data / "postmaster.pid").read_text().splitlines()[0])
+
+    @property
+    def programs(self) -> Path:
+        """Where psql is."""
+        return self._binaries
 
     @property
     def log(self) -> str:
@@ -214,6 +253,25 @@ class Cluster:
             parameters=(database, role, at_most),
         )
         return len(rows)
+
+    def _make_directory(self, name: str) -> Path:
+        directory = self.directory / name
+        directory.mkdir(mode=0o700)
+        self._own(directory)
+        return directory
+
+    def install(self, name: str, content: bytes) -> None:
+        """Put a file into the data directory that nobody else may read."""
+        file = self.data / name
+        file.write_bytes(content)
+        file.chmod(0o600)
+        self._own(file)
+
+    def _own(self, directory: Path) -> None:
+        """Give a file, or a directory and what is in it, to the user who runs the server."""
+        if self._as_user:
+            for path in (directory, *directory.rglob("*")):
+                os.chown(path, self._as_user["user"], self._as_user["group"])
 
     def _run(self, program: str, *arguments: str) -> None:
         # Its output goes to a file, not to a pipe, which the server would keep open.

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,17 +12,26 @@ from scripts.bench.registry import PREPARED
 from scripts.bench.servers import ROOT
 
 HERE = Path(__file__).parent
-OURS = ("falcon", "gevent", "gunicorn", "peewee", "psycopg2-binary")
+OURS = (
+    "falcon",
+    "gevent",
+    "gunicorn",
+    "httptools",
+    "msgspec",
+    "peewee",
+    "psycopg2-binary",
+    "redis",
+)
 
 
-def about(postgresql: str) -> dict[str, str]:
+def about() -> dict[str, str]:
     facts = {
+        "measured": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{os.cpu_count()} × {_processor()}, {platform.system()} {platform.release()}",
         "load at the start": f"{os.getloadavg()[0]:.2f}",
         "hello": _first_line("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
         "Python": platform.python_version(),
         "packages": ", ".join(f"{name} {version(name)}" for name in OURS),
-        "PostgreSQL": postgresql,
         "wrk": _first_line("wrk", "-v").removeprefix("wrk ").partition(" Copyright")[0],
         "Node": _first_line("node", "--version"),
         "Go": _first_line("go", "version").removeprefix("go version "),

@@ -27,7 +27,8 @@ OURS = (
 def about() -> dict[str, str]:
     facts = {
         "measured": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{os.cpu_count()} × {_processor()}, {platform.system()} {platform.release()}",
+        "machine": f"{_processor()}, {platform.system()} {platform.release()}",
+        "cores": str(os.cpu_count()),
         "load at the start": f"{os.getloadavg()[0]:.2f}",
         "hello": _first_line("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
         "Python": platform.python_version(),

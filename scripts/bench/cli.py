@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scripts.bench import registry, report, suites
-from scripts.bench.about import about
+from scripts.bench.about import about, optimised
 from scripts.bench.contract import WrongAnswer
 from scripts.bench.database import Databases
 from scripts.bench.entry import Entry
@@ -261,6 +261,10 @@ def main() -> int:
     if not shutil.which("wrk"):
         _say("bench: wrk is not installed: apt-get install wrk")
         return 2
+    if not optimised():
+        _say(
+            "bench: this Python was built without --enable-optimizations, and is slow; see about.py"
+        )
     # Whatever ends the benchmark, nothing that it started stays behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

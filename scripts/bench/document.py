@@ -75,16 +75,21 @@ REPEAT = """\
 
 On Debian, besides Python 3.11 or newer and `make`:
 
-    apt-get install wrk                                              needed
-    apt-get install nodejs npm                                       for fastify
-    apt-get install golang-go golang-github-jackc-pgx-v4-dev         for go
+    apt-get install wrk                                         needed
+    apt-get install nodejs npm                                  for fastify
+    apt-get install golang-go golang-github-jackc-pgx-v4-dev    for go
 
-    make benchmarks                      about 30 minutes; writes this page
-    make benchmarks ARGS=--quick         about 3 minutes, to try it
+    make benchmarks                                  about 30 minutes; writes this page
+    make benchmarks ARGS='--minutes 60'              longer measurements
+    make benchmarks ARGS=--quick                     about 3 minutes, to try it
+    make benchmarks ARGS=--redraw                    write it again from measurements.json
     make bench ARGS='--contestants hello,go --workloads get --connections 1,32'
     make bench ARGS=--help
 
-A contestant that is not installed is left out and named. The machine should do nothing else.
+A contestant that is not installed is left out and named. The machine should do nothing else. Use a
+Python that was built with `--enable-optimizations`, as Debian's and those of the official images
+are, and pyenv's are not unless told (`make PYTHON=/usr/bin/python3 …`): without it, Python code
+takes half as much time again. The table of versions says which one it was.
 
 How it is measured: `wrk` with one thread, keep-alive connections, requests made before the clock
 starts; PostgreSQL {postgresql} with `fsync` on, `shared_buffers = 256MB`, no autovacuum (tables are
@@ -121,14 +126,12 @@ class Document:
         yield from self._rows()
         yield from self._deployments()
         yield "## The machine and the versions\n"
-        yield markdown(("", ""), about.items())
+        yield "\n".join(f"- {name}: {fact}" for name, fact in about.items()) + "\n"
         yield "### Contestants\n"
-        yield markdown(
-            ("name", "what it is"), [(f"`{k}`", v) for k, v in self._report.contestants.items()]
-        )
+        yield _list(self._report.contestants)
         if self._report.absent:
             yield "### Not measured\n"
-            yield markdown(("name", "why"), [(f"`{k}`", v) for k, v in self._report.absent.items()])
+            yield _list(self._report.absent)
         yield REPEAT.format(
             postgresql=about["PostgreSQL"], seconds=about["seconds of each measurement"]
         )
@@ -268,6 +271,10 @@ class Document:
 _CPU = {"server": "server", "postgresql": "PostgreSQL", "replica": "replica", "cache": "Valkey"}
 
 
+def _list(texts: dict[str, str]) -> str:
+    return "\n".join(f"- `{name}`: {text}" for name, text in texts.items()) + "\n"
+
+
 def _cpu(row: Row) -> dict[str, float]:
     figures = {text: row[f"{part}_us"] for part, text in _CPU.items()}
     return {text: figure for text, figure in figures.items() if figure is not None}
@@ -311,7 +318,8 @@ def _table(rounds: Rounds) -> str:
 def _grid(by_count: dict[int, Rounds], *, everybody: bool = True) -> str:
     """Requests/s and p99 of each contestant for each number; or of those that have them all."""
     lines = []
-    for name in dict.fromkeys(name for rounds in by_count.values() for name in rounds):
+    present = {name for rounds in by_count.values() for name in rounds}
+    for name in (name for name in BY_NAME if name in present):
         cells = {
             n: f"{number(row['rate'])} ({number(row['p99'])})"
             for n, row in _rows_of(name, by_count)

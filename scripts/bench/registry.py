@@ -57,9 +57,8 @@ class Contestant:
 
 def _packages(*names: str) -> tuple[Path, ...]:
     """Where the interpreter of `prepare` has these packages, by the names they are imported by."""
-    pattern = "lib/python3*/site-packages"
-    directory = next(PREPARED.glob(pattern), PREPARED / pattern)
-    return tuple(directory / name for name in names)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return tuple(PREPARED / "lib" / version / "site-packages" / name for name in names)
 
 
 _LISTEN = ("--bind", "127.0.0.1:{port}", "--workers", "{workers}")

@@ -5,6 +5,7 @@ else the machine does meets all of them. Each must answer rightly before it is t
 """
 
 import argparse
+import resource
 import shutil
 import signal
 import subprocess
@@ -265,6 +266,9 @@ def main() -> int:
         _say(
             "bench: this Python was built without --enable-optimizations, and is slow; see about.py"
         )
+    # A connection is a file, for the servers too.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Whatever ends the benchmark, nothing that it started stays behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -55,7 +55,7 @@ def bars(file: Path, panels: dict[str, Bars], label: str) -> None:
         ax.set(title=title, xlabel=label)
         ax.grid(axis="x")
         ax.set_axisbelow(True)
-    axes[0].legend(loc="lower right", fontsize=8)
+    _legend(figure, axes)
     _save(figure, file)
 
 
@@ -68,10 +68,11 @@ def lines(file: Path, panels: dict[str, Lines], x: str, y: str) -> None:
                 ax.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
         ax.set(title=title, xlabel=x, xscale="log")
         ax.set_ylim(bottom=0)
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:,.0f}".replace(",", " "))
         ax.grid()
     axes[0].set_ylabel(y)
-    axes[0].legend(fontsize=8)
+    _legend(figure, axes)
     _save(figure, file)
 
 
@@ -79,6 +80,16 @@ def _figure(panels: int, height: float, **options: bool) -> tuple[Figure, Sequen
     figure = Figure(figsize=(9, height), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False, **options)
     return figure, axes[0]
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One for all panels, above them."""
+    entries = {
+        label: handle
+        for ax in axes
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(entries.values(), entries, loc="outside upper center", ncols=len(entries))
 
 
 def _save(figure: Figure, file: Path) -> None:

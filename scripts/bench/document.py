@@ -54,7 +54,8 @@ ROWS = """\
 ## Rows
 
 µs of CPU per request of server + PostgreSQL, then requests/s, by the number of stored users; 32
-connections. Of a large table, 100 000 users are asked for, evenly spread over it.
+connections. Of a large table, 100 000 users are asked for, evenly spread over it. Each PUT there is
+the first change of its page since the last checkpoint, and PostgreSQL logs the whole page then.
 """
 
 WORKERS = """\

@@ -27,6 +27,8 @@ from scripts.bench.suites import Part, Suite
 
 #: Where the document goes; its measurements and plots go into a directory of its name.
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
+#: A quick run does not replace what a full one found.
+TRIAL = ROOT / "build" / "benchmarks.md"
 
 BATCHING = """\
 Peers run one statement per request, as their users write them. hello runs one statement
@@ -85,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = document.add_argument
     add("--document", action="store_true", help="measure all that it shows, and write it")
-    add("--quick", action="store_true", help="measure less, to try it, in about 3 minutes")
+    add("--quick", action="store_true", help="try it, in 3 minutes: build/benchmarks.md")
     add("--minutes", type=_count, default=30, metavar="N", help="that it may take (30)")
     add("--redraw", action="store_true", help="write it again from what was measured")
     return parser
@@ -237,21 +239,25 @@ def _document(options: argparse.Namespace) -> Benchmark:
     plan = suites.QUICK if options.quick else suites.FULL
     seconds = 1 if options.quick else suites.seconds_each(plan, options.minutes)
     benchmark = Benchmark(
-        plan, seconds=seconds, warmup=1, file=options.json or _measurements(), tables=False
+        plan, seconds=seconds, warmup=1, file=_measurements(options), tables=False
     )
     benchmark.run()
     return benchmark
 
 
-def _measurements() -> Path:
-    return DOCUMENT.with_suffix("") / "measurements.json"
+def _file(options: argparse.Namespace) -> Path:
+    return TRIAL if options.quick else DOCUMENT
+
+
+def _measurements(options: argparse.Namespace) -> Path:
+    return options.json or _file(options).with_suffix("") / "measurements.json"
 
 
 def _write(options: argparse.Namespace) -> int:
     """Write the document with the interpreter that has matplotlib."""
-    file = options.json or _measurements()
+    arguments = [_measurements(options).resolve(), _file(options)]
     return subprocess.run(
-        [PREPARED / "bin" / "python", "-m", "scripts.bench.document", file, DOCUMENT], cwd=ROOT
+        [PREPARED / "bin" / "python", "-m", "scripts.bench.document", *arguments], cwd=ROOT
     ).returncode
 
 

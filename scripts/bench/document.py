@@ -82,7 +82,7 @@ On Debian, besides Python 3.11 or newer and `make`:
 
     make benchmarks                                  about 30 minutes; writes this page
     make benchmarks ARGS='--minutes 60'              longer measurements
-    make benchmarks ARGS=--quick                     about 3 minutes, to try it
+    make benchmarks ARGS=--quick                     about 3 minutes, to try it: build/benchmarks.md
     make benchmarks ARGS=--redraw                    write it again from measurements.json
     make bench ARGS='--contestants hello,go --workloads get --connections 1,32'
     make bench ARGS=--help

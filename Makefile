@@ -11,7 +11,8 @@ export port
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint format openapi bench soak pictures build run upload-prod up down clean
+.PHONY: help dev test lint format openapi bench benchmarks soak pictures
+.PHONY: build run upload-prod up down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +38,10 @@ openapi: $(VENV)/ready ## Make hello/openapi.json of hello/openapi.yaml
 bench: $(VENV)/ready ## Compare with other stacks; ARGS='--workloads get'; needs wrk
 	@PYTHON=$(VENV)/bin/python scripts/bench/prepare
 	@$(VENV)/bin/python scripts/bench $(ARGS)
+
+benchmarks: $(VENV)/ready ## Measure all of it for 30 minutes and write docs/benchmarks.md; ARGS=--quick
+	@PYTHON=$(VENV)/bin/python scripts/bench/prepare
+	@$(VENV)/bin/python scripts/bench --document $(ARGS)
 
 soak: $(VENV)/ready ## Check the promise for minutes=5 while servers fail
 	@VENV=$(VENV) scripts/soak $(minutes)

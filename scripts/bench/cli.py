@@ -5,21 +5,30 @@ else the machine does meets all of them. Each must answer rightly before it is t
 """
 
 import argparse
+import resource
 import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
-from itertools import product
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from scripts.bench import registry, report
-from scripts.bench.about import about
+from scripts.bench import registry, report, suites
+from scripts.bench.about import about, optimised
 from scripts.bench.contract import WrongAnswer
 from scripts.bench.database import Databases
 from scripts.bench.entry import Entry
 from scripts.bench.load import WORKLOADS
-from scripts.bench.registry import Contestant, Store
-from scripts.bench.report import Rounds, Setting
+from scripts.bench.registry import BY_NAME, PREPARED, Contestant, Store
+from scripts.bench.report import Report, Rounds, Setting
+from scripts.bench.servers import ROOT
+from scripts.bench.suites import Part, Suite
+
+#: Where the document goes; its measurements and plots go into a directory of its name.
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
+#: A quick run does not replace what a full one found.
+TRIAL = ROOT / "build" / "benchmarks.md"
 
 BATCHING = """\
 Peers run one statement per request, as their users write them. hello runs one statement
@@ -64,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--contestants", type=_several(contestants), default=list(contestants), metavar="A,B,…")
+    add("--contestants", type=_several(contestants), default=suites.SERVERS, metavar="A,B,…")
     add("--workloads", type=_several(WORKLOADS), default=["get", "put"], metavar="A,B,…")
     add("--connections", type=_counts, default=[32], metavar="N,…", help="of wrk (32)")
     add("--workers", type=_counts, default=[1], metavar="N,…", help="of each server (1)")
@@ -73,83 +82,118 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=_count, default=4, metavar="N", help="of a measurement (4)")
     add("--warmup", type=_count, default=1, metavar="N", help="seconds before it (1)")
     add("--json", type=Path, metavar="FILE", help="write every measurement there")
+    document = parser.add_argument_group(
+        "the document", "docs/benchmarks.md with its plots; the options above do not matter then"
+    )
+    add = document.add_argument
+    add("--document", action="store_true", help="measure all that it shows, and write it")
+    add("--quick", action="store_true", help="try it, in 3 minutes: build/benchmarks.md")
+    add("--minutes", type=_count, default=30, metavar="N", help="that it may take (30)")
+    add("--redraw", action="store_true", help="write it again from what was measured")
     return parser
 
 
 class Benchmark:
-    def __init__(self, options: argparse.Namespace, databases: Databases) -> None:
-        self._options = options
-        self._databases = databases
-        self._chosen = [one for one in registry.ALL if one.name in options.contestants]
-        self._about = about(databases.version)
-        self._results: dict[Setting, Rounds] = {}
-        #: Why a contestant is not in a table.
-        self._absent: dict[str, str] = {}
+    """Measures suites, and adds what it finds to a report, which it writes to `file` as it goes."""
+
+    def __init__(
+        self, plan: Sequence[Suite], *, seconds: int, warmup: int, file: Path | None, tables: bool
+    ) -> None:
+        self._plan = plan
+        self._seconds = seconds
+        self._warmup = warmup
+        self._file = file
+        self._tables = tables
+        steps = [step for suite in plan for step in suite.settings()]
+        names = {name for suite in plan for name in suite.contestants}
+        self._chosen = [one for one in registry.ALL if one.name in names]
+        self._total = sum(rounds * len(names) for _, rounds, names in steps)
+        self._done = 0
+        self._start = time.monotonic()
+        self.report = Report(about(), {one.name: one.stack for one in self._chosen})
+        self.report.about["seconds of each measurement"] = str(seconds)
         self.failed = False
 
     def run(self) -> None:
-        options = self._options
-        print("## hello and other stacks\n")
-        print(f"{options.users} users; medians of {options.rounds} rounds of {options.seconds} s.")
-        print(BATCHING)
-        print("\n".join(f"- {name}: {fact}" for name, fact in self._about.items()), end="\n\n")
-        print("\n".join(f"- {one.name}: {one.stack}" for one in self._chosen), end="\n\n")
-        print(report.EXPLANATION)
-        for workers in options.workers:
-            self._run_with(workers)
-        if self._absent:
-            print("### Not measured\n")
-            print("\n".join(f"- {name}: {reason}" for name, reason in self._absent.items()))
+        users = 0
+        databases: Databases | None = None
+        try:
+            for suite in self._plan:
+                if databases is None or suite.users != users:
+                    if databases:
+                        databases.destroy()
+                        databases = None
+                    _say(f"storing {report.count(suite.users)} users")
+                    users, databases = suite.users, Databases(suite.users)
+                    self.report.about["PostgreSQL"] = databases.version
+                self._run_suite(suite, databases)
+        finally:
+            if databases:
+                databases.destroy()
 
-    def _run_with(self, workers: int) -> None:
+    def _run_suite(self, suite: Suite, databases: Databases) -> None:
         entries: list[Entry] = []
         try:
-            for contestant in self._chosen:
-                if reason := _why_not(contestant, workers):
+            for name in suite.contestants:
+                contestant = BY_NAME[name]
+                if reason := _why_not(contestant, suite.workers):
                     self._leave_out(contestant, reason)
                     continue
-                _say(f"starting {contestant.name}")
-                entry = Entry(contestant, self._databases, self._options.users)
+                _say(f"starting {name}")
+                entry = Entry(contestant, databases, suite.users)
                 entries.append(entry)
                 try:
-                    entry.start(workers)
+                    entry.start(suite.workers)
+                    if version := entry.cache_version:
+                        self.report.about["Valkey"] = version
                 except (WrongAnswer, RuntimeError) as ex:
                     self._fail(entries, entry, ex)
-            for connections, workload in product(
-                self._options.connections, self._options.workloads
-            ):
-                self._measure(entries, Setting(workers, connections, workload))
+            for setting, rounds, names in suite.settings():
+                self._measure(entries, setting, rounds, names)
         finally:
             for entry in entries:
                 entry.stop()
 
-    def _measure(self, entries: list[Entry], setting: Setting) -> None:
-        options = self._options
+    def _measure(
+        self, entries: list[Entry], setting: Setting, count: int, names: Sequence[str]
+    ) -> None:
         rounds: Rounds = {}
-        for number in range(options.rounds):
+        expected = self._done + count * len(names)
+        for number in range(count):
+            present = [entry for entry in entries if entry.contestant.name in names]
             # Another one begins each time: nobody always follows the same neighbour.
-            turn = number % max(1, len(entries))
-            for entry in entries[turn:] + entries[:turn]:
+            turn = number % max(1, len(present))
+            for entry in present[turn:] + present[:turn]:
                 name = entry.contestant.name
-                _say(f"{setting} · round {number + 1} of {options.rounds} · {name}")
+                _say(f"{self._progress()} · {setting} · round {number + 1} of {count} · {name}")
+                self._done += 1
                 try:
                     measured = entry.measure(
-                        setting.workload, setting.connections, options.seconds, options.warmup
+                        setting.workload, setting.connections, self._seconds, self._warmup
                     )
                 except RuntimeError as ex:
                     self._fail(entries, entry, ex)
                     rounds.pop(name, None)
                     continue
                 rounds.setdefault(name, []).append(measured)
-        self._results[setting] = rounds
-        present = [entry.contestant for entry in entries if entry.contestant.name in rounds]
-        print(report.table(setting, rounds, present), flush=True)
-        if options.json:
-            report.write_json(options.json, self._about, self._results, self._chosen, self._absent)
+        self._done = expected  # whoever is missing takes no time
+        self.report.results[setting] = rounds
+        if self._tables:
+            chosen = [one for one in self._chosen if one.name in rounds]
+            print(f"### {setting}\n\n{report.table(rounds, chosen)}", flush=True)
+        if self._file:
+            self.report.write(self._file)
+
+    def _progress(self) -> str:
+        text = f"{self._done + 1} of {self._total}"
+        if self._done >= 10:
+            left = (time.monotonic() - self._start) / self._done * (self._total - self._done)
+            text += f" · {left / 60:.0f} min left"
+        return text
 
     def _leave_out(self, contestant: Contestant, reason: str) -> None:
         _say(f"without {contestant.name}: {reason}")
-        self._absent[contestant.name] = reason
+        self.report.absent[contestant.name] = reason
 
     def _fail(self, entries: list[Entry], entry: Entry, ex: Exception) -> None:
         self.failed = True
@@ -169,19 +213,74 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _compare(options: argparse.Namespace) -> Benchmark:
+    """Measure what the options say, and print it."""
+    names = tuple(one.name for one in registry.ALL if one.name in options.contestants)
+    part = Part(tuple(options.workloads), tuple(options.connections), options.rounds)
+    plan = [Suite("", names, (part,), options.users, workers) for workers in options.workers]
+    benchmark = Benchmark(
+        plan, seconds=options.seconds, warmup=options.warmup, file=options.json, tables=True
+    )
+    print("## hello and other stacks\n")
+    print(f"Medians of {options.rounds} rounds of {options.seconds} s.", BATCHING)
+    print("\n".join(f"- {name}: {fact}" for name, fact in benchmark.report.about.items()), "\n")
+    print("\n".join(f"- {name}: {BY_NAME[name].stack}" for name in names), "\n")
+    print(report.EXPLANATION)
+    benchmark.run()
+    if benchmark.report.absent:
+        print("### Not measured\n")
+        for name, reason in benchmark.report.absent.items():
+            print(f"- {name}: {reason}")
+    return benchmark
+
+
+def _document(options: argparse.Namespace) -> Benchmark:
+    """Measure all that the document shows, and write it."""
+    plan = suites.QUICK if options.quick else suites.FULL
+    seconds = 1 if options.quick else suites.seconds_each(plan, options.minutes)
+    benchmark = Benchmark(
+        plan, seconds=seconds, warmup=1, file=_measurements(options), tables=False
+    )
+    benchmark.run()
+    return benchmark
+
+
+def _file(options: argparse.Namespace) -> Path:
+    return TRIAL if options.quick else DOCUMENT
+
+
+def _measurements(options: argparse.Namespace) -> Path:
+    return options.json or _file(options).with_suffix("") / "measurements.json"
+
+
+def _write(options: argparse.Namespace) -> int:
+    """Write the document with the interpreter that has matplotlib."""
+    arguments = [_measurements(options).resolve(), _file(options)]
+    return subprocess.run(
+        [PREPARED / "bin" / "python", "-m", "scripts.bench.document", *arguments], cwd=ROOT
+    ).returncode
+
+
 def main() -> int:
     options = _parser().parse_args()
+    if options.redraw:
+        return _write(options)
     if not shutil.which("wrk"):
         _say("bench: wrk is not installed: apt-get install wrk")
         return 2
+    if not optimised():
+        _say(
+            "bench: this Python was built without --enable-optimizations, and is slow; see about.py"
+        )
+    # A connection is a file, for the servers too.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Whatever ends the benchmark, nothing that it started stays behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    databases = Databases(options.users)
     try:
-        benchmark = Benchmark(options, databases)
-        benchmark.run()
+        benchmark = (_document if options.document else _compare)(options)
     except KeyboardInterrupt:
         return 130
-    finally:
-        databases.destroy()
+    if options.document and _write(options):
+        return 1
     return int(benchmark.failed)

@@ -8,13 +8,18 @@ from scripts.bench.servers import Server
 
 
 class Entry:
+    """`databases` are shared with others, unless the contestant has a replica or a cache."""
+
     def __init__(self, contestant: Contestant, databases: Databases, users: int) -> None:
         self.contestant = contestant
         self._databases = databases
         self._users = users
         self._server: Server | None = None
+        self._owns_databases = False
         #: Whether other dates are stored than at the start.
         self._changed = False
+        #: The last load: who has just answered the like needs no warming up.
+        self._warm: tuple[str, int] | None = None
 
     def start(self, workers: int) -> None:
         """Give it its users and see that it answers rightly.
@@ -22,13 +27,18 @@ class Entry:
         Raises contract.WrongAnswer, and RuntimeError if it does not answer at all.
         """
         contestant = self.contestant
-        if contestant.store is Store.MEMORY:
-            uri = "sqlite://"
+        if contestant.replica or contestant.cache:
+            self._databases = Databases(
+                self._users, replica=contestant.replica, cache=contestant.cache
+            )
+            self._owns_databases = True
+        if contestant.store is Store.POSTGRESQL:
+            settings = self._databases.create(contestant.name)
         else:
-            uri = self._databases.create(contestant.name)
+            settings = {"DB_URI": "sqlite://"}
         if not contestant.command:
             return
-        self._server = Server(contestant.command, contestant.directory, workers, DB_URI=uri)
+        self._server = Server(contestant.command, contestant.directory, workers, **settings)
         self._server.wait()
         if contestant.store is Store.NOWHERE:
             contract.check_constant(self._server.port)
@@ -41,14 +51,27 @@ class Entry:
         if self._server:
             self._server.stop()
             self._server = None
+        if self._owns_databases:
+            self._databases.destroy()
+            self._owns_databases = False
+
+    @property
+    def cache_version(self) -> str:
+        return self._databases.cache_version
 
     def measure(self, workload: str, connections: int, seconds: int, warmup: int) -> Measurement:
         """Raises RuntimeError if it cannot be asked."""
         self._restore(workload)
-        self._ask(workload, connections, warmup)
-        before = self._used()
+        if self.contestant.cache:
+            self._fill_cache(connections)
+        if self._warm != (workload, connections):
+            self._ask(workload, connections, warmup)
+            self._warm = (workload, connections)
+        before = self._counted()
+        before |= self._used()
         asked = self._ask(workload, connections, seconds)
         after = self._used()
+        after |= self._counted()
         self._changed = self._changed or workload in load.CHANGING
         return Measurement.of(
             asked,
@@ -56,14 +79,26 @@ class Entry:
             usage.memory(self._server.pid, self._server.workers) if self._server else None,
         )
 
+    def _fill_cache(self, connections: int) -> None:
+        """Ask until nearly everybody is cached: its time to live may have passed."""
+        for _ in range(10):
+            before = self._counted()["found"]
+            asked = self._ask("get", connections, 1)
+            if self._counted()["found"] - before < asked.requests / 100:
+                break
+
+    def _counted(self) -> dict[str, float]:
+        if self.contestant.store is not Store.POSTGRESQL:
+            return {}
+        return self._databases.counted(self.contestant.name)
+
     def _used(self) -> dict[str, float]:
-        """What it has used since it was started."""
+        """Seconds of CPU since it was started."""
         used: dict[str, float] = {}
         if self._server:
             used["server"] = usage.cpu_seconds(self._server.pid)
         if self.contestant.store is Store.POSTGRESQL:
-            used["postgresql"] = usage.cpu_seconds(self._databases.cluster.pid)
-            used["wal"] = self._databases.wal_bytes()
+            used |= self._databases.cpu_seconds()
         return used
 
     def _ask(self, workload: str, connections: int, seconds: int) -> load.Load:
@@ -80,8 +115,8 @@ class Entry:
             return
         if self.contestant.store is Store.POSTGRESQL:
             self._databases.restore(self.contestant.name)
-            self._changed = False
         elif self.contestant.store is Store.MEMORY and workload == "put-same":
-            # Dates are replaced where they are: other workloads need no other start.
             contract.seed(self._server.port, self._users)
-            self._changed = False
+        else:
+            return  # dates are replaced where they are: other workloads need no other start
+        self._changed = False

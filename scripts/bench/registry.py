@@ -6,6 +6,7 @@ where `scripts/bench/prepare` puts it. Pools hold 32 connections per worker: wit
 usual 10, PUTs wait for commits rather than for the server.
 """
 
+import shutil
 import sys
 from dataclasses import dataclass
 from enum import Enum
@@ -34,18 +35,30 @@ class Contestant:
     command: tuple[str, ...]
     directory: Path = ROOT
     store: Store = Store.POSTGRESQL
-    #: Where it cannot run unless this exists; `install` says how to get that.
-    needs: Path | None = None
+    #: It cannot run unless these exist; `install` says how to get them.
+    needs: tuple[Path, ...] = ()
     install: str = "scripts/bench/prepare"
     #: Which of our contestants it is compared with.
     ours: str = "hello"
+    #: Whether it reads from a replica, and whether it has a cache.
+    replica: bool = False
+    cache: bool = False
 
     @property
     def missing(self) -> str | None:
         """Why it cannot run here."""
-        if self.needs is None or self.needs.exists():
-            return None
-        return f"{self.needs.relative_to(ROOT)} is missing; get it with {self.install}"
+        for path in self.needs:
+            if not path.exists():
+                return f"{path.relative_to(ROOT)} is missing; get it with {self.install}"
+        if self.command and not shutil.which(self.command[0]):
+            return f"{self.command[0]} is missing; get it with {self.install}"
+        return None
+
+
+def _packages(*names: str) -> tuple[Path, ...]:
+    """Where the interpreter of `prepare` has these packages, by the names they are imported by."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return tuple(PREPARED / "lib" / version / "site-packages" / name for name in names)
 
 
 _LISTEN = ("--bind", "127.0.0.1:{port}", "--workers", "{workers}")
@@ -95,35 +108,35 @@ ALL = (
             *("--worker-class", "gthread", "--threads", "8", "app:app"),
         ),
         CONTESTANTS / "flask",
-        needs=PREPARED / "bin" / "gunicorn",
+        needs=_packages("flask", "sqlalchemy", "gunicorn"),
     ),
     Contestant(
         "fastapi",
         "FastAPI + asyncpg, uvicorn with uvloop and httptools",
         _UVICORN,
         CONTESTANTS / "fastapi",
-        needs=PREPARED / "bin" / "uvicorn",
+        needs=_packages("fastapi", "asyncpg", "uvicorn", "uvloop", "httptools"),
     ),
     Contestant(
         "starlette",
         "Starlette + asyncpg, uvicorn with uvloop and httptools",
         _UVICORN,
         CONTESTANTS / "starlette",
-        needs=PREPARED / "bin" / "uvicorn",
+        needs=_packages("starlette", "asyncpg", "uvicorn", "uvloop", "httptools"),
     ),
     Contestant(
         "blacksheep",
         "BlackSheep + asyncpg, granian with uvloop",
         _GRANIAN,
         CONTESTANTS / "blacksheep",
-        needs=PREPARED / "bin" / "granian",
+        needs=_packages("blacksheep", "asyncpg", "granian", "uvloop"),
     ),
     Contestant(
         "fastify",
         "Node: Fastify + pg",
         ("node", "server.js"),
         CONTESTANTS / "fastify",
-        needs=CONTESTANTS / "fastify" / "node_modules" / "fastify",
+        needs=(CONTESTANTS / "fastify" / "node_modules" / "fastify",),
         install="Node and scripts/bench/prepare",
     ),
     Contestant(
@@ -131,7 +144,7 @@ ALL = (
         "Go: net/http + pgx, as many cores as the others have workers",
         (f"{PREPARED}/bin/hello-go",),
         CONTESTANTS / "go",
-        needs=PREPARED / "bin" / "hello-go",
+        needs=(PREPARED / "bin" / "hello-go",),
         install=(
             "apt-get install golang-go golang-github-jackc-pgx-v4-dev and scripts/bench/prepare"
         ),
@@ -151,4 +164,17 @@ ALL = (
         store=Store.NOWHERE,
     ),
     Contestant("pgbench", "limit: PostgreSQL alone, prepared statements", ()),
+    Contestant("hello-replica", "the service, reading from a replica", _SERVE, replica=True),
+    Contestant("hello-cache", "the service with a cache", _SERVE, cache=True),
+    Contestant(
+        "hello-replica-cache",
+        "the service with a cache, reading from a replica",
+        _SERVE,
+        replica=True,
+        cache=True,
+    ),
 )
+
+BY_NAME = {one.name: one for one in ALL}
+#: With a database of their own: their primary has a replica to feed, or a cache beside it.
+DEPLOYMENTS = tuple(one.name for one in ALL if one.replica or one.cache)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,13 +15,17 @@ from scripts.bench.usage import Memory
 EXPLANATION = """\
 server, PostgreSQL: µs of CPU per request, all processes of each. p50, p99: ms, seen by \
 the client. RSS: MB, the largest process. PSS: MB, all processes, per worker. WAL: bytes \
-per request. errors: in all rounds: answers from 400 on, timeouts, broken connections. \
+per request. statements: that PostgreSQL ran, per request. errors: in all rounds: answers \
+from 400 on, timeouts, broken connections. \
 ±: how far requests/s lay apart, half of the range over the median. ours ÷ its: hello's \
 requests/s, and hello's CPU (server + PostgreSQL), over the contestant's in the same round.
 """
 
 
 class Setting(NamedTuple):
+    #: What was measured together: see `suites.py`.
+    suite: str
+    users: int
     workers: int
     connections: int
     workload: str
@@ -29,7 +34,7 @@ class Setting(NamedTuple):
         return (
             f"{WORKLOADS[self.workload]} · {self.connections} "
             f"{'connection' if self.connections == 1 else 'connections'} · {self.workers} "
-            f"{'worker' if self.workers == 1 else 'workers'}"
+            f"{'worker' if self.workers == 1 else 'workers'} · {count(self.users)} users"
         )
 
 
@@ -41,17 +46,23 @@ class Measurement:
     p50: float
     p99: float
     errors: int
+    #: CPU per request, in µs, of the server, of the primary or only PostgreSQL, and so on.
     server_us: float | None
     postgresql_us: float | None
+    replica_us: float | None
+    cache_us: float | None
+    #: Per request, on the primary: bytes of the log, statements, and rows that hello looked up.
     wal: float | None
+    statements: float | None
+    found: float | None
     rss: float | None
     pss: float | None
 
     @classmethod
     def of(cls, asked: Load, used: dict[str, float], memory: Memory | None) -> "Measurement":
-        """`used`: CPU seconds of "server" and "postgresql", bytes of "wal"."""
+        """`used`: see `Entry`; CPU in seconds."""
 
-        def each(name: str, unit: float) -> float | None:
+        def each(name: str, unit: float = 1) -> float | None:
             return used[name] * unit / max(1, asked.requests) if name in used else None
 
         return cls(
@@ -61,102 +72,147 @@ class Measurement:
             errors=asked.errors,
             server_us=each("server", 1e6),
             postgresql_us=each("postgresql", 1e6),
-            wal=each("wal", 1),
+            replica_us=each("replica", 1e6),
+            cache_us=each("cache", 1e6),
+            wal=each("wal"),
+            statements=each("statements"),
+            found=each("found"),
             rss=memory and memory.rss,
             pss=memory and memory.pss,
         )
 
     @property
     def cpu_us(self) -> float:
-        return (self.server_us or 0) + (self.postgresql_us or 0)
+        parts = (self.server_us, self.postgresql_us, self.replica_us, self.cache_us)
+        return sum(part or 0 for part in parts)
 
 
 #: Measurements by contestant, one for each round.
 Rounds = dict[str, list[Measurement]]
 
+Row = dict[str, float | None]
 
-def summary(rounds: Rounds, contestant: Contestant) -> dict[str, float | None]:
+
+def summary(rounds: Rounds, contestant: Contestant) -> Row:
     """Medians, the sum of errors, and the median ratios of ours to it."""
     own = rounds[contestant.name]
     fields = [field.name for field in dataclasses.fields(Measurement)]
-    row = {name: _median([getattr(one, name) for one in own]) for name in fields}
+    row: Row = {name: _median(getattr(one, name) for one in own) for name in fields}
+    row["cpu_us"] = _median(one.cpu_us for one in own)
     row["errors"] = sum(one.errors for one in own)
     rates = [one.rate for one in own]
     row["spread"] = (max(rates) - min(rates)) / 2 / (row["rate"] or 1)
-    pairs = list(zip(rounds.get(contestant.ours, []), own, strict=False))
-    row["times_rate"] = _median([ours.rate / one.rate if one.rate else None for ours, one in pairs])
-    row["times_cpu"] = _median(
-        [ours.cpu_us / one.cpu_us if one.cpu_us else None for ours, one in pairs]
-    )
+    row["times_rate"] = ratio(rounds, contestant.ours, contestant.name, "rate")
+    row["times_cpu"] = ratio(rounds, contestant.ours, contestant.name, "cpu_us")
     return row
 
 
-def _median(values: list[float | None]) -> float | None:
+def ratio(rounds: Rounds, ours: str, its: str, field: str) -> float | None:
+    """The median over rounds of one contestant's figure over another's in the same round."""
+    pairs = zip(rounds.get(ours, []), rounds.get(its, []), strict=False)
+    figures = ((getattr(one, field), getattr(other, field)) for one, other in pairs)
+    return _median(one / other for one, other in figures if one is not None and other)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return median(known) if known else None
 
 
 HEADINGS = (
     *("contestant", "server", "PostgreSQL", "requests/s", "±", "p50", "p99", "RSS", "PSS"),
-    *("WAL", "errors", "ours ÷ its: requests/s", "CPU"),
+    *("WAL", "statements", "errors", "ours ÷ its: requests/s", "CPU"),
 )
 
 
-def table(setting: Setting, rounds: Rounds, contestants: list[Contestant]) -> str:
-    lines = [HEADINGS]
+def table(rounds: Rounds, contestants: Sequence[Contestant]) -> str:
+    """Everything about each contestant in one setting."""
+    lines = []
     for contestant in contestants:
         row = summary(rounds, contestant)
         ours = "" if contestant.ours == "hello" else f" {contestant.ours}"
         lines.append(
             (
                 contestant.name,
-                *(_number(row[name]) for name in ("server_us", "postgresql_us", "rate")),
+                *(number(row[name]) for name in ("server_us", "postgresql_us", "rate")),
                 f"{row['spread']:.0%}",
-                *(_number(row[name]) for name in ("p50", "p99", "rss", "pss", "wal")),
-                str(row["errors"]),
-                _times(row["times_rate"]) + ours,
-                _times(row["times_cpu"]),
+                *(number(row[name]) for name in ("p50", "p99", "rss", "pss", "wal")),
+                number(row["statements"], 2),
+                number(row["errors"], 0),
+                number(row["times_rate"], 2) + ours,
+                number(row["times_cpu"], 2),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    cells = [[first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])] for first, *rest in lines]
-    cells.insert(1, rule)
-    return f"### {setting}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in cells) + "\n"
+    return markdown(HEADINGS, lines)
 
 
-def _number(value: float | None) -> str:
+def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table whose columns are aligned in the source too; all but the first to the right."""
+    cells = [tuple(headings), *map(tuple, lines)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ("-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:]))
+    rows = [(first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])) for first, *rest in cells]
+    rows.insert(1, rule)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def number(value: float | None, decimals: int = 1) -> str:
+    """`decimals` are for values below ten."""
     if value is None:
         return "–"
-    return f"{value:.1f}" if value < 10 else f"{value:,.0f}".replace(",", " ")
+    return f"{value:.{decimals}f}" if value < 10 else count(value)
 
 
-def _times(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def count(value: float) -> str:
+    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def write_json(
-    path: Path,
-    about: dict[str, Any],
-    results: dict[Setting, Rounds],
-    contestants: list[Contestant],
-    absent: dict[str, str],
-) -> None:
-    """Everything that was measured."""
-    document = {
-        "about": about,
-        "absent": absent,
-        "contestants": {one.name: one.stack for one in contestants},
-        "results": [
-            {
-                **setting._asdict(),
-                "contestant": one.name,
-                "summary": summary(rounds, one),
-                "rounds": [dataclasses.asdict(measured) for measured in rounds[one.name]],
+class Report:
+    """Everything that was measured in a run."""
+
+    def __init__(self, about: dict[str, str], contestants: dict[str, str]) -> None:
+        self.about = about
+        #: What each contestant is made of.
+        self.contestants = contestants
+        #: Why a contestant is missing somewhere.
+        self.absent: dict[str, str] = {}
+        self.results: dict[Setting, Rounds] = {}
+
+    def write(self, path: Path) -> None:
+        document = {
+            "about": self.about,
+            "contestants": self.contestants,
+            "absent": self.absent,
+            "results": [
+                {
+                    **setting._asdict(),
+                    "rounds": {
+                        name: [_rounded(dataclasses.asdict(one)) for one in measured]
+                        for name, measured in rounds.items()
+                    },
+                }
+                for setting, rounds in self.results.items()
+            ],
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Report":
+        document = json.loads(path.read_text())
+        report = cls(document["about"], document["contestants"])
+        report.absent = document["absent"]
+        for result in document["results"]:
+            rounds = result.pop("rounds")
+            report.results[Setting(**result)] = {
+                name: [Measurement(**one) for one in measured] for name, measured in rounds.items()
             }
-            for setting, rounds in results.items()
-            for one in contestants
-            if rounds.get(one.name)
-        ],
+        return report
+
+
+def _rounded(measured: dict[str, Any]) -> dict[str, Any]:
+    """Four digits are more than any of it is worth."""
+    return {
+        name: float(f"{value:.4g}") if isinstance(value, float) else value
+        for name, value in measured.items()
     }
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

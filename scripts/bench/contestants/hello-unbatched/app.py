@@ -7,6 +7,7 @@ from gevent.queue import LifoQueue
 
 from hello.app import create_app
 from hello.database import Session, find, save
+from hello.models import Birthday
 from hello.postgresql import PostgreSQL
 from hello.settings import Settings
 from hello.usernames import Usernames
@@ -20,15 +21,14 @@ class Unbatched:
 
     def __init__(self, route: PostgreSQL, timeout: float) -> None:
         self._timeout = timeout
-        # The session that was used last is the one whose memory is warm.
+        # The connection that was used last is the one whose memory is warm.
         self._readers, self._writers = LifoQueue(), LifoQueue()
         for _ in range(SESSIONS):
-            self._readers.put(Session(route, find))
-            self._writers.put(Session(route, save))
+            self._readers.put(Session(route).lane(find))
+            self._writers.put(Session(route).lane(save))
 
-    def find(self, username: str) -> date | None:
-        found = self._run(self._readers, username, None, self._timeout)
-        return found and found.date_of_birth
+    def find(self, username: str) -> Birthday | None:
+        return self._run(self._readers, username, None, self._timeout)
 
     def save(self, username: str, date_of_birth: date) -> None:
         self._run(self._writers, username, date_of_birth, self._timeout)
@@ -37,13 +37,13 @@ class Unbatched:
         self._run(self._readers, "", None, timeout)
 
     @staticmethod
-    def _run(sessions: LifoQueue, key: str, value: date | None, timeout: float):
+    def _run(lanes: LifoQueue, key: str, value: date | None, timeout: float):
         deadline = monotonic() + timeout
-        session = sessions.get(timeout=timeout)
+        lane = lanes.get(timeout=timeout)
         try:
-            return session({key: value}, deadline).get(key)
+            return lane({key: value}, deadline).get(key)
         finally:
-            sessions.put(session)
+            lanes.put(lane)
 
 
 def wsgi():

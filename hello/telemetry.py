@@ -160,7 +160,7 @@ SHED = Counter(
 )
 DEADLINES = Counter(
     "hello_deadlines_exceeded_total",
-    "Requests answered 503, since their statement did not begin and end in time.",
+    "Requests answered 503, since their time was up while they waited for a statement.",
     "kind",
     start=_KINDS,
 )

@@ -80,7 +80,9 @@ class Histogram(Metric):
         self.bounds = bounds
 
     def observe(self, labels: Labels, value: float) -> None:
-        self.into(labels)(value)
+        row = self.row(labels)
+        row[bisect_left(self.bounds, value)] += 1
+        row[-1] += value
 
     def into(self, labels: Labels) -> Callable[[float], None]:
         """What observes values of these labels, for who does it often: to be kept."""

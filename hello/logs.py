@@ -99,6 +99,8 @@ def configure(form: str, level: str) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("hello").setLevel(level.upper())
     logging.captureWarnings(True)
+    # If nobody reads standard output any more, a traceback for each line helps nobody either.
+    logging.raiseExceptions = False
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]

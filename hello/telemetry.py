@@ -80,7 +80,9 @@ class Histogram(Metric):
         self.bounds = bounds
 
     def observe(self, labels: Labels, value: float) -> None:
-        self.into(labels)(value)
+        row = self.row(labels)
+        row[bisect_left(self.bounds, value)] += 1
+        row[-1] += value
 
     def into(self, labels: Labels) -> Callable[[float], None]:
         """What observes values of these labels, for who does it often: to be kept."""
@@ -160,7 +162,7 @@ SHED = Counter(
 )
 DEADLINES = Counter(
     "hello_deadlines_exceeded_total",
-    "Requests answered 503, since their statement did not begin and end in time.",
+    "Requests answered 503, since their time was up while they waited for a statement.",
     "kind",
     start=_KINDS,
 )

@@ -11,6 +11,7 @@ from gevent.event import AsyncResult
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hello import telemetry
 from hello.batching import Batcher
 from hello.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded, Rejected
 
@@ -525,3 +526,28 @@ def test_in_any_schedule_nobody_is_lost_or_gets_the_result_of_another(
     assert all(request.done for request in requests)
     assert all(request.outcome is not None for request in requests if request.number)
     assert_healthy(batcher, database)
+
+
+def test_figures_tell_what_happened(database: Database) -> None:
+    batcher: Batcher[Any, Any] = Batcher([database.lane], kind="counted", max_waiting=3)
+
+    def waiting() -> float:
+        telemetry.WAITING.refresh()
+        return telemetry.WAITING.rows["counted",][0]
+
+    requests = ask(batcher, "a", "b", "b")
+    (impatient,) = ask(batcher, "c", timeout=0.01)
+    assert waiting() == 3
+    ask(batcher, "d")
+    assert telemetry.SHED.rows["counted",] == [1]
+    impatient.wait()
+    assert telemetry.DEADLINES.rows["counted",] == [1]
+    assert waiting() == 2
+    database.answer()
+    assert all(request.wait() for request in requests)
+    assert waiting() == 0
+    ask(batcher, "e", "f", "g")
+    database.answer()
+    # a, b, e alone; f and g together.
+    assert database.batches == [["a"], ["b"], ["e"], ["f", "g"]]
+    assert telemetry.BATCH_SIZE.rows["counted",] == [3, 1, *[0] * 8, 5]

@@ -8,7 +8,7 @@ from typing import Any
 import gevent
 import pytest
 
-from hello import schema
+from hello import schema, telemetry
 from hello.database import Session
 from hello.errors import (
     ConnectionBroken,
@@ -295,3 +295,21 @@ def test_a_rejected_value_is_no_outage(
         except Rejected:
             continue
     assert caplog.messages == []
+
+
+def test_figures_tell_what_happened(route: FakeRoute, deadline: float) -> None:
+    seconds = telemetry.STATEMENT_SECONDS
+    lane = Session(route, "counted 2").lane(FakeConnection.run)
+    lane({"a": 1}, deadline)
+    route.connections[0].script = [ConnectionBroken("gone")]
+    lane({"a": 1}, deadline)
+    assert telemetry.RETRIES.rows["counted",] == [1]
+    # Statements that failed count as well; opening a connection is none.
+    assert sum(seconds.rows["counted", "run"][:-1]) == 3
+    assert sum(seconds.rows["counted", "connect"][:-1]) == 2
+    split = telemetry.SPLITS.row(("read",))[0]
+    route.prepare = lambda connection: None
+    route.connections[-1].bad_keys = {"b"}
+    lane({"a": 1, "b": 1, "c": 1}, deadline)
+    assert telemetry.SPLITS.row(("read",))[0] == split + 1
+    assert sum(seconds.rows["counted", "run"][:-1]) == 7

@@ -293,3 +293,11 @@ def test_a_mounted_secret_is_read_again(secrets: Path) -> None:
     (secrets / "..tmp").symlink_to("new")
     (secrets / "..tmp").rename(secrets / "..data")
     assert source.database_uri().text == "postgresql://user:new@db/hello"
+
+
+def test_the_admin_port_is_not_the_port() -> None:
+    with pytest.raises(SettingsError, match=r"^ADMIN_PORT: must differ from PORT"):
+        load(PORT="8081", ADMIN_PORT="8081")
+    # Who asks for its default as a port has not asked for an admin port.
+    assert load(PORT="9090").port == 9090
+    assert load(PORT="0", ADMIN_PORT="0").admin_port == 0

@@ -166,6 +166,8 @@ class Connection:
             worker.handle_request(self._server, request, self._client, self._peer)
         finally:
             self._linger = stock.unread(request.body) > 0
+        # The answer may have said that the connection is kept: the rest gets a time of its own.
+        request.body = getattr(request.body, "untimed", request.body)
         if not requests.finish_body(time.monotonic() + stock.DROP_SECONDS, stock.DROP_BYTES):
             return None
         self._linger = False

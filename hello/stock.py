@@ -141,6 +141,11 @@ class TimedBody:
         return line
 
     @property
+    def untimed(self) -> Any:
+        """The body without its deadline, for a reader that has one of its own."""
+        return self._body
+
+    @property
     def failed(self) -> bool:
         """Whether the end of the body was not found."""
         return bool(self._body.failed)

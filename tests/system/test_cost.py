@@ -24,12 +24,12 @@ MOST_INSTRUCTIONS = {"GET": 1.8, "PUT": 1.7}
 #: How often each kind of request is measured, and how many requests at a time.
 TURNS, REQUESTS = 15, 160
 
-#: The same for CPU time, sockets and all. Measured: 1.7 to 1.9 and 2.0 to 2.2; with each
-#: request answered twice, 2.3 and 2.8.
-MOST_CPU = {"GET": 2.6, "PUT": 3.0}
+#: The same for CPU time, sockets and all. Measured: 1.8 and 2.1; with each request answered
+#: twice, 2.3 and 2.8.
+MOST_CPU = {"GET": 2.2, "PUT": 2.6}
 
-#: At most, of what the constant answer costs on gunicorn's own worker. Measured: 0.15 on a
-#: machine with nothing else to do, 0.3 on one with too much.
+#: At most, of what the constant answer costs on gunicorn's own worker. Measured: 0.3, on a
+#: machine with too much to do.
 MOST_OF_STOCK = 0.5
 
 #: Makes the requests of one turn, given its number.

@@ -86,6 +86,17 @@ def test_408_is_read_by_a_client_that_goes_on_sending(wire: Wire) -> None:
     assert wire.closed()
 
 
+def test_unread_body_that_comes_later_than_its_answer(wire: Wire, client: Client) -> None:
+    """The answer said that the connection is kept, though the time for the body was up."""
+    wire.send(head("PUT /nowhere", "Content-Length: 29") + BIRTHDAY[:10])
+    answer = wire.answer("PUT")
+    assert (answer.status, answer.headers["Connection"]) == (404, "keep-alive")
+    for _ in range(20):
+        client.request("GET", "/health/live")  # time passes for the server
+    wire.send(BIRTHDAY[10:] + head("GET /health/live"))
+    assert wire.answer().status == 200
+
+
 def test_deadlines_are_for_one_request(wire: Wire, client: Client) -> None:
     for _ in range(2):
         for part in (head("PUT /hello/prompt", "Content-Length: 29"), BIRTHDAY[:9], BIRTHDAY[9:]):

@@ -11,7 +11,7 @@ from hello import problems
 from hello.backends import Backends
 from hello.batching import Batcher
 from hello.lifecycle import Process, process
-from hello.middleware import CommonHeaders, RequestID
+from hello.middleware import CommonHeaders
 from hello.resources import docs, health
 from hello.resources.hello import Clock, Hello
 from hello.resources.metrics import Metrics
@@ -48,7 +48,6 @@ def create_app(
     app = App()
     for outer in middleware:
         app.add_middleware(outer)
-    app.add_middleware(RequestID())
     app.add_middleware(CommonHeaders())
     app.req_options.strip_url_path_trailing_slash = True
     problems.register(app)

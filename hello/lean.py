@@ -16,6 +16,7 @@ gunicorn's hooks for requests are not called, and there is no `wsgi.early_hints`
 """
 
 import io
+import re
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
@@ -114,12 +115,27 @@ class Template:
             "REMOTE_PORT": str(peer[1]),
             "SCRIPT_NAME": "",
         }
+        #: The fields of the last plain request, as they came, and what they make of _environ.
+        #: Clients send the same ones again and again.
+        self._fields = b""
+        self._environ_with_fields: dict[str, Any] = {}
 
     def environ(self, head: bytes) -> dict[str, Any] | None:
         """The WSGI environment (PEP 3333) of a whole head, without the body's stream.
 
         None if the head is not plain.
         """
+        line, _, fields = head.partition(b"\r\n")
+        if fields == self._fields and (match := _LINE.fullmatch(line)):
+            known = self._environ_with_fields.copy()
+            _add_line(known, *match.groups())
+            return known
+        environ = self._parse(head)
+        if environ is not None:
+            self._fields, self._environ_with_fields = fields, environ.copy()
+        return environ
+
+    def _parse(self, head: bytes) -> dict[str, Any] | None:
         if _is_odd(head):
             return None
         parsed = _Head()
@@ -150,16 +166,25 @@ class Template:
         if self._trusted and not self._forwarding.isdisjoint(environ):
             return None
 
-        uri = url.decode("ascii")
         # Only the origin form, and not what looks like the beginning of another.
-        if uri[:1] != "/" or uri[:2] == "//" or "#" in uri:
+        if url[:1] != b"/" or url[:2] == b"//" or b"#" in url:
             return None
-        path, _, query = uri.partition("?")
-        environ["REQUEST_METHOD"] = method.decode("ascii")
-        environ["RAW_URI"] = uri
-        environ["PATH_INFO"] = util.unquote_to_wsgi_str(path) if "%" in path else path
-        environ["QUERY_STRING"] = query
+        _add_line(environ, method, url)
         return environ
+
+
+#: A request line that needs no parser: RFC 9112, section 3.2.1, and RFC 3986, section 3.3.
+_LINE = re.compile(rb"(GET|HEAD|PUT) (/(?!/)[A-Za-z0-9._~%!$&'()*+,;=:@/?-]*) HTTP/1\.1")
+
+
+def _add_line(environ: dict[str, Any], method: bytes, target: bytes) -> None:
+    """Add what the request line says to an environment."""
+    uri = target.decode("ascii")
+    path, _, query = uri.partition("?")
+    environ["REQUEST_METHOD"] = method.decode("ascii")
+    environ["RAW_URI"] = uri
+    environ["PATH_INFO"] = util.unquote_to_wsgi_str(path) if "%" in path else path
+    environ["QUERY_STRING"] = query
 
 
 def body_length(environ: dict[str, Any]) -> int | None:

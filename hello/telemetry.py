@@ -244,7 +244,7 @@ _request_rows: dict[tuple[str | None, str, str], tuple[Row, Row]] = {}
 
 
 def answered(environ: Mapping[str, Any], status: str, seconds: float) -> None:
-    """Count a request, from its WSGI environment; see `hello.middleware.RequestID`."""
+    """Count a request, from its WSGI environment; see `hello.middleware.CommonHeaders`."""
     route, method = environ.get("hello.route"), environ["REQUEST_METHOD"]
     try:
         count, durations = _request_rows[route, method, status]

@@ -263,6 +263,24 @@ def test_of_generated_requests_those_recognised_are_seen_as_gunicorn_sees_them(
     assert recognised > 1000  # else this test compares nothing
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_fields_that_came_before_are_seen_as_gunicorn_sees_them(template, seed) -> None:
+    rng = random.Random(seed)
+    remembered = 0
+    for _ in range(500):
+        data = generate(rng)
+        if lean_sees(template, data) is None:
+            continue
+        rest = data[data.index(b"\r\n") :]
+        for _ in range(10):
+            other = generate(rng).partition(b"\r\n")[0] + rest
+            seen = lean_sees(template, other)
+            if seen is not None:
+                remembered += 1
+                assert seen == gunicorn_sees(other), other
+    assert remembered > 500
+
+
 @pytest.mark.parametrize(("name", "value"), [*product(NAMES, VALUES)])
 def test_no_pair_of_name_and_value_is_seen_differently(template, name, value) -> None:
     for data in (

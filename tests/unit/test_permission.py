@@ -1,8 +1,9 @@
 """The permission to use the cache, in simulated time: what no order and no delay may do.
 
 Workers read and write one user through a primary and a cache that are simulated. Every step
-takes a random time, sometimes much longer than a permission lasts, and each worker loses and
-regains its way to the cache and to the primary. A seed says all of it.
+takes a random time, sometimes much longer than a permission lasts, each worker loses and
+regains its way to the cache and to the primary, and the primary's clock is set or another
+server's. A seed says all of it.
 """
 
 import heapq
@@ -17,7 +18,7 @@ from gevent.event import Event
 
 from hello.errors import DatabaseUnavailable
 from hello.models import CacheStanding
-from hello.permission import LEASE, SUSPENSION, Permission
+from hello.permission import CLOCKS, LEASE, SUSPENSION, Permission
 
 FOREVER = float("inf")
 
@@ -53,11 +54,22 @@ class World:
         self.version = 1
         self.acknowledged = 1
         self.generation = 1
+        #: By the primary's clock.
         self.suspended_until = 0.0
+        self.skew = 0.0
         #: What each generation holds: a version, or a lease.
         self.cache: dict[int, int | str] = {}
         self.hits = self.suspensions = 0
         self.past: list[str] = []
+
+    def clock(self) -> float:
+        """The primary's."""
+        return self.time.now + self.skew
+
+    def set_clocks(self) -> None:
+        while True:
+            self.time.sleep(self.random.expovariate(1 / 3))
+            self.skew = self.random.uniform(0, CLOCKS)
 
     def pause(self) -> None:
         """Some time: a network, a disk, a process that does not run."""
@@ -94,7 +106,7 @@ class Worker:
     def _standing(self, generation: int, until: float) -> CacheStanding:
         # The row was seen before the clock is looked at.
         self._world.pause()
-        return CacheStanding(generation, max(0.0, until - self._world.time.now))
+        return CacheStanding(generation, max(0.0, until - self._world.clock()))
 
     def cache_standing(self, deadline: float) -> CacheStanding:
         world = self._world
@@ -104,10 +116,10 @@ class Worker:
         def suspend() -> CacheStanding:
             world = self._world
             world.suspensions += 1
-            until = world.time.now + seconds
+            until = world.clock() + seconds
             world.pause()  # until it is committed
             world.generation += 1
-            world.suspended_until = max(until, world.suspended_until)
+            world.suspended_until = until
             return self._standing(world.generation, world.suspended_until)
 
         return self._ask(suspend)
@@ -192,6 +204,7 @@ class Worker:
 
 def simulate(seed: int, seconds: float, kind: type[Permission] = Permission) -> World:
     world = World(seed, seconds)
+    gevent.spawn(world.set_clocks)
     for _ in range(3):
         Worker(world, kind)
     gevent.sleep(0)

@@ -20,7 +20,8 @@ the primary's clock alone says when a suspension ends. See docs/decisions/cache.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import gevent
@@ -129,7 +130,7 @@ class Permission:
         if not self.suspended:
             log.warning("the cache cannot be written: it is suspended for everybody")
             count("cache_suspensions")
-        with self._lock:
+        with self._alone(deadline):
             asked = self._clock()
             standing = self._session.call(
                 lambda c: c.suspend_cache(SUSPENSION, deadline), deadline, "suspend"
@@ -155,7 +156,7 @@ class Permission:
 
     def _ask(self, deadline: float, seconds: float = -CLOCKS) -> None:
         """Learn how the cache stands, unless it is known to be suspended for so long."""
-        with self._lock:
+        with self._alone(deadline):
             if self._usable or self._surely_suspended(seconds):
                 return  # another lane has just asked
             asked = self._clock()
@@ -163,6 +164,16 @@ class Permission:
                 lambda c: c.cache_standing(deadline), deadline, "permission"
             )
             self._learn(standing, asked)
+
+    @contextmanager
+    def _alone(self, deadline: float) -> Iterator[None]:
+        """Use the session; another lane may do so until a deadline that is later."""
+        if not self._lock.acquire(timeout=max(0.0, deadline - self._clock())):
+            raise DatabaseUnavailable("another lane still waits for the primary's word")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _learn(self, standing: CacheStanding, asked: float) -> None:
         """Keep what the primary said to a question that was sent at `asked`."""

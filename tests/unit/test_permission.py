@@ -8,6 +8,7 @@ server's. A seed says all of it.
 
 import heapq
 import random
+import time
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -18,7 +19,7 @@ from gevent.event import Event
 
 from hello.errors import DatabaseUnavailable
 from hello.models import CacheStanding
-from hello.permission import CLOCKS, LEASE, SUSPENSION, Permission
+from hello.permission import CLOCKS, LEASE, PATIENCE, SUSPENSION, Permission
 
 FOREVER = float("inf")
 
@@ -246,3 +247,20 @@ class Trusting(Permission):
 @pytest.mark.parametrize("kind", [Impatient, Careless, Trusting])
 def test_the_simulation_finds_out_who_is_wrong(kind: type[Permission]) -> None:
     assert any(simulate(seed, seconds=60, kind=kind).past for seed in range(5))
+
+
+def test_a_reader_does_not_wait_as_long_as_a_writer() -> None:
+    class Silent:
+        def call(self, operation: Callable[[Any], Any], deadline: float, statement: str) -> Any:
+            gevent.sleep(deadline - time.monotonic())
+            raise DatabaseUnavailable("silent")
+
+    permission = Permission(Silent())
+    began = time.monotonic()
+    writer = gevent.spawn(permission.to_acknowledge, began + 60)
+    gevent.sleep(0)
+    try:
+        assert permission.to_read(began + 60) is None
+        assert PATIENCE <= time.monotonic() - began < 30
+    finally:
+        writer.kill()

@@ -11,7 +11,7 @@ from hello.breaker import Breaker
 from hello.cache import CacheConnection, CacheUnavailable
 from hello.cache_lanes import Cache, CacheReads, FillingReads, UpdatingWrites
 from hello.database import Route, Session, find, save
-from hello.errors import DatabaseUnavailable
+from hello.errors import DatabaseUnavailable, Unavailable
 from hello.permission import Permission
 from hello.postgresql import PostgreSQL
 from hello.replica import FencedReads, Replica
@@ -129,7 +129,7 @@ class Backends:
         try:
             connection.ping()
         except CacheUnavailable as ex:
-            raise DatabaseUnavailable(f"the cache does not answer: {ex}") from ex
+            raise Unavailable(f"the cache does not answer: {ex}") from ex
         finally:
             connection.close()
         return {

@@ -20,7 +20,8 @@ the primary's clock alone says when a suspension ends. See docs/decisions/cache.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import gevent
@@ -35,11 +36,13 @@ from hello.telemetry import count
 
 #: Seconds for which the primary's word holds.
 LEASE = 0.5
-#: Seconds for which a writer suspends the cache. The clocks of two servers that succeed each
-#: other as primary may differ by as much as this is longer than two leases.
+#: Seconds for which a writer suspends the cache.
 SUSPENSION = 5.0
 #: Seconds after which a suspension is renewed if the cache still does not answer.
 RENEWAL = 1.0
+#: Seconds by which the clocks of two servers that succeed each other as primary may differ, or
+#: by which one is set: a suspension may end so much earlier than was said.
+CLOCKS = 2.0
 #: Seconds that a reader waits for the primary's word.
 PATIENCE = 0.5
 
@@ -75,7 +78,7 @@ class Permission:
         self.generation: int | None = None
         #: Until when the primary's word holds, if it said that the cache may be used.
         self._usable_until = 0.0
-        #: Until when it is suspended at least.
+        #: Until when it is suspended, by the clock of who was the primary then.
         self._suspended_until = 0.0
         #: When every permission that was given before the suspension has ended.
         self._settled_at = 0.0
@@ -106,11 +109,17 @@ class Permission:
         None if that is not needed: the cache is suspended. Called after the commit. Raises
         DatabaseUnavailable if the write cannot be acknowledged by `deadline`.
         """
-        if not self._usable and not self.suspended:
-            self._ask(deadline)
-        if self.suspended:
+        # Asked in time, the primary says whether somebody renews the suspension.
+        if not self._usable and not self._surely_suspended(RENEWAL):
+            try:
+                self._ask(deadline, RENEWAL)
+            except DatabaseUnavailable:
+                if not self._surely_suspended():
+                    raise
+        if self._surely_suspended():
             self._settle(deadline)
             return None
+        # Perhaps it is suspended, and the generation the one that comes into use next.
         return self.generation
 
     def suspend(self, deadline: float) -> None:
@@ -121,7 +130,7 @@ class Permission:
         if not self.suspended:
             log.warning("the cache cannot be written: it is suspended for everybody")
             count("cache_suspensions")
-        with self._lock:
+        with self._alone(deadline):
             asked = self._clock()
             standing = self._session.call(
                 lambda c: c.suspend_cache(SUSPENSION, deadline), deadline, "suspend"
@@ -133,6 +142,10 @@ class Permission:
     def _usable(self) -> bool:
         return self._clock() < self._usable_until
 
+    def _surely_suspended(self, seconds: float = 0.0) -> bool:
+        """Whether it is suspended for that long, whichever server is the primary."""
+        return self._clock() + seconds + CLOCKS < self._suspended_until
+
     def _try_to_ask(self, deadline: float) -> None:
         try:
             self._ask(min(deadline, self._clock() + PATIENCE))
@@ -141,9 +154,10 @@ class Permission:
         else:
             self._breaker.succeeded()
 
-    def _ask(self, deadline: float) -> None:
-        with self._lock:
-            if self._usable or self.suspended:
+    def _ask(self, deadline: float, seconds: float = -CLOCKS) -> None:
+        """Learn how the cache stands, unless it is known to be suspended for so long."""
+        with self._alone(deadline):
+            if self._usable or self._surely_suspended(seconds):
                 return  # another lane has just asked
             asked = self._clock()
             standing = self._session.call(
@@ -151,11 +165,21 @@ class Permission:
             )
             self._learn(standing, asked)
 
+    @contextmanager
+    def _alone(self, deadline: float) -> Iterator[None]:
+        """Use the session; another lane may do so until a deadline that is later."""
+        if not self._lock.acquire(timeout=max(0.0, deadline - self._clock())):
+            raise DatabaseUnavailable("another lane still waits for the primary's word")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def _learn(self, standing: CacheStanding, asked: float) -> None:
         """Keep what the primary said to a question that was sent at `asked`."""
         now = self._clock()
         # A suspension that was renewed in good time: nobody has had a permission meanwhile.
-        renewed = now + LEASE <= self._suspended_until
+        renewed = self._surely_suspended()
         if standing.generation != self.generation and not renewed:
             self._settled_at = now + LEASE
         self.generation = standing.generation

@@ -111,13 +111,16 @@ class Worker(GeventWorker):  # type: ignore[misc]
         process.draining = True  # also if not by a signal
         end = time.monotonic() + self._graceful_timeout
         sleep(LINGER)
+        for connection in self._connections:
+            get_hub().loop.run_callback(connection.drain)
         for server in servers:
             # What the kernel has accepted would be reset.
             while accepted := server.do_read():
-                server.do_handle(*accepted)
+                if self._has_room(pool, end):
+                    server.do_handle(*accepted)
+                else:
+                    accepted[0].close()
             server.close()
-        for connection in self._connections:
-            get_hub().loop.run_callback(connection.drain)
         while len(pool) and time.monotonic() < end:
             self.notify()
             pool.join(timeout=TICK)
@@ -177,6 +180,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
             connection.serve()
         finally:
             self._connections.discard(connection)
+
+    def _has_room(self, pool: Pool, end: float) -> bool:
+        """Wait until one more connection can be served, while idle ones are being closed."""
+        while pool.full() and time.monotonic() < end:
+            self.notify()
+            pool.wait_available(TICK)
+            self._expire()
+        return not pool.full()
 
     def _expire(self) -> None:
         now = time.monotonic()

@@ -4,6 +4,7 @@ Liveness never asks the database: restarting the service does not mend a databas
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -73,6 +74,9 @@ class Summary:
     """`/health`: each dependency by name, with its state and latency.
 
     "degraded" says that a dependency is down and requests can be answered all the same.
+
+    Each check opens connections of its own, and anybody may ask. So the dependencies are asked
+    by one request at a time, and those that came before it began share what it found.
     """
 
     def __init__(
@@ -81,14 +85,26 @@ class Summary:
         self._checks = checks
         self._read = read
         self._process = process
+        self._lock = threading.Lock()
+        self._began = 0.0
+        self._found: dict[str, dict[str, Any]] = {}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        dependencies = {name: self._measure(check) for name, check in self._checks.items()}
+        dependencies = self._ask()
         status = self._status(dependencies)
         healthy = status in ("ok", "degraded")
         _answer(resp, healthy, {"status": status, "dependencies": dependencies})
 
     on_head = on_get
+
+    def _ask(self) -> dict[str, dict[str, Any]]:
+        came = time.monotonic()
+        with self._lock:
+            if self._began < came:
+                began = time.monotonic()
+                self._found = {name: self._measure(check) for name, check in self._checks.items()}
+                self._began = began
+            return self._found
 
     def _status(self, dependencies: Mapping[str, Mapping[str, Any]]) -> str:
         if self._process.draining:

@@ -1,6 +1,9 @@
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from time import sleep
 
 import pytest
 
@@ -87,6 +90,31 @@ def test_only_readiness_and_the_summary_ask_the_database() -> None:
     client.ask("GET", "/health/ready")
     client.ask("GET", "/health")
     assert len(deadlines) == 2
+
+
+def test_requests_for_the_summary_share_the_checks(users: Users) -> None:
+    running: list[None] = []
+    peaks: list[int] = []
+
+    def check(timeout: float) -> dict[str, int]:
+        running.append(None)
+        peaks.append(len(running))
+        sleep(0.2)  # the time in which the others come
+        running.pop()
+        return {"check": len(peaks)}
+
+    client = Client(create_app(users, checks={"primary": check}))
+    everybody_is_there = Barrier(5)
+
+    def ask(_: int) -> int:
+        everybody_is_there.wait(10)
+        found: int = client.ask("GET", "/health").json["dependencies"]["primary"]["check"]
+        return found
+
+    with ThreadPoolExecutor(5) as pool:
+        found = list(pool.map(ask, range(5)))
+    assert max(peaks) == 1, "one at a time"
+    assert len(peaks) == len(set(found)) < 5
 
 
 def test_a_probe_does_not_wait_as_long_as_a_request() -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -235,6 +236,21 @@ def test_idle_connections_are_closed(service: Service) -> None:
         assert ends(service)
     for word in ("Warning", "Traceback"):
         assert word not in service.log
+
+
+def test_idle_connections_make_room_for_one_that_waits_to_be_accepted() -> None:
+    command = [sys.executable, "-m", "hello", "serve", "--worker-connections", "2"]
+    with Service(command=command).wait_until("/health/live") as service, ExitStack() as stack:
+        idle = [stack.enter_context(service.wire()) for _ in range(2)]
+        for wire in idle:
+            wire.send(head("GET /"))
+            assert wire.answer().headers["Connection"] == "keep-alive"
+        waiting = stack.enter_context(service.wire())
+        waiting.send(head("GET /"))
+        service.terminate()
+        assert waiting.answer().status == 200
+        assert all(wire.closed() for wire in idle)
+        assert ends(service)
 
 
 def test_readiness_says_that_the_service_drains(service: Service) -> None:

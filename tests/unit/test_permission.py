@@ -1,12 +1,14 @@
 """The permission to use the cache, in simulated time: what no order and no delay may do.
 
 Workers read and write one user through a primary and a cache that are simulated. Every step
-takes a random time, sometimes much longer than a permission lasts, and each worker loses and
-regains its way to the cache and to the primary. A seed says all of it.
+takes a random time, sometimes much longer than a permission lasts, each worker loses and
+regains its way to the cache and to the primary, and the primary's clock is set or another
+server's. A seed says all of it.
 """
 
 import heapq
 import random
+import time
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -17,7 +19,7 @@ from gevent.event import Event
 
 from hello.errors import DatabaseUnavailable
 from hello.models import CacheStanding
-from hello.permission import LEASE, SUSPENSION, Permission
+from hello.permission import CLOCKS, LEASE, PATIENCE, SUSPENSION, Permission
 
 FOREVER = float("inf")
 
@@ -53,11 +55,22 @@ class World:
         self.version = 1
         self.acknowledged = 1
         self.generation = 1
+        #: By the primary's clock.
         self.suspended_until = 0.0
+        self.skew = 0.0
         #: What each generation holds: a version, or a lease.
         self.cache: dict[int, int | str] = {}
         self.hits = self.suspensions = 0
         self.past: list[str] = []
+
+    def clock(self) -> float:
+        """The primary's."""
+        return self.time.now + self.skew
+
+    def set_clocks(self) -> None:
+        while True:
+            self.time.sleep(self.random.expovariate(1 / 3))
+            self.skew = self.random.uniform(0, CLOCKS)
 
     def pause(self) -> None:
         """Some time: a network, a disk, a process that does not run."""
@@ -94,7 +107,7 @@ class Worker:
     def _standing(self, generation: int, until: float) -> CacheStanding:
         # The row was seen before the clock is looked at.
         self._world.pause()
-        return CacheStanding(generation, max(0.0, until - self._world.time.now))
+        return CacheStanding(generation, max(0.0, until - self._world.clock()))
 
     def cache_standing(self, deadline: float) -> CacheStanding:
         world = self._world
@@ -104,10 +117,10 @@ class Worker:
         def suspend() -> CacheStanding:
             world = self._world
             world.suspensions += 1
-            until = world.time.now + seconds
+            until = world.clock() + seconds
             world.pause()  # until it is committed
             world.generation += 1
-            world.suspended_until = max(until, world.suspended_until)
+            world.suspended_until = until
             return self._standing(world.generation, world.suspended_until)
 
         return self._ask(suspend)
@@ -192,6 +205,7 @@ class Worker:
 
 def simulate(seed: int, seconds: float, kind: type[Permission] = Permission) -> World:
     world = World(seed, seconds)
+    gevent.spawn(world.set_clocks)
     for _ in range(3):
         Worker(world, kind)
     gevent.sleep(0)
@@ -233,3 +247,20 @@ class Trusting(Permission):
 @pytest.mark.parametrize("kind", [Impatient, Careless, Trusting])
 def test_the_simulation_finds_out_who_is_wrong(kind: type[Permission]) -> None:
     assert any(simulate(seed, seconds=60, kind=kind).past for seed in range(5))
+
+
+def test_a_reader_does_not_wait_as_long_as_a_writer() -> None:
+    class Silent:
+        def call(self, operation: Callable[[Any], Any], deadline: float, statement: str) -> Any:
+            gevent.sleep(deadline - time.monotonic())
+            raise DatabaseUnavailable("silent")
+
+    permission = Permission(Silent())
+    began = time.monotonic()
+    writer = gevent.spawn(permission.to_acknowledge, began + 60)
+    gevent.sleep(0)
+    try:
+        assert permission.to_read(began + 60) is None
+        assert PATIENCE <= time.monotonic() - began < 30
+    finally:
+        writer.kill()

@@ -97,6 +97,8 @@ class KubeProxy:
     def __init__(self) -> None:
         self._ports: dict[str, int] = {}
         self._turn = itertools.count()
+        # A loop knows its tasks only as long as somebody else does.
+        self._connections: set[asyncio.Task | None] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -113,6 +115,14 @@ class KubeProxy:
         self._ports.pop(name, None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._connections.add(task)
+        try:
+            await self._forward(reader, writer)
+        finally:
+            self._connections.discard(task)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ports = list(self._ports.values())
         try:
             # With nobody behind it, and nobody listening there, kube-proxy refuses.
@@ -121,9 +131,11 @@ class KubeProxy:
         except (ZeroDivisionError, OSError):
             writer.transport.abort()
             return
-        await asyncio.gather(self._copy(reader, theirs[1]), self._copy(theirs[0], writer))
-        for end in (writer, theirs[1]):
-            end.close()
+        try:
+            await asyncio.gather(self._copy(reader, theirs[1]), self._copy(theirs[0], writer))
+        finally:
+            for end in (writer, theirs[1]):
+                end.close()
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -140,10 +152,11 @@ class KubeProxy:
 
     async def _stop(self) -> None:
         self._server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        tasks = [task for task in self._connections if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.1)  # their transports close in their own turn
 
     def close(self) -> None:
         with suppress(TimeoutError):

@@ -17,7 +17,5 @@ def anniversary(born: date, year: int) -> date:
 
 def days_until_birthday(born: date, today: date) -> int:
     """Days from `today` until the next birthday: 0 on the day itself, 365 at most."""
-    birthday = anniversary(born, today.year)
-    if birthday < today:
-        birthday = anniversary(born, today.year + 1)
-    return (birthday - today).days
+    over = (born.month, born.day) < (today.month, today.day)
+    return (anniversary(born, today.year + over) - today).days

@@ -83,7 +83,7 @@ class Connection:
         rest: bytes | None = b""
         while rest is not None:
             alive = self._worker.alive
-            patience = self._worker.cfg.keepalive if alive else DRAINING_PATIENCE
+            patience = self._worker.keepalive if alive else DRAINING_PATIENCE
             buffer = rest or self._receive(patience, idle=True)
             if not buffer:
                 return

@@ -57,6 +57,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.log.warning("httptools cannot be imported: every request takes the long way")
         wsgi.Response = stock.Response
         settings = Settings.load()
+        # Asked for every request; gunicorn's own look-up takes a while.
+        self.keepalive = self.cfg.keepalive
         self.head_timeout = settings.head_timeout
         self.body_timeout = settings.body_timeout
         self._graceful_timeout = settings.graceful_timeout

@@ -72,6 +72,7 @@ class Cache:
                 with suppress(CacheUnavailable):
                     connection.forget([""], 0)  # no user has this name
                     return
+                count("cache_failures")  # nobody else tries meanwhile
                 with suppress(DatabaseUnavailable):
                     self.permission.suspend(time.monotonic() + RENEWAL)
         finally:

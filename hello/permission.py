@@ -93,7 +93,7 @@ class Permission:
         Called after the request has come: then the answer is as new as the promise wants.
         """
         if not self._usable and not self.suspended and self._breaker.allows():
-            if self._breaker.is_open and self.generation is not None:
+            if self._breaker.is_open:
                 gevent.spawn(self._try_to_ask, deadline)
             else:
                 self._try_to_ask(deadline)

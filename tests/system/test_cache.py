@@ -24,6 +24,7 @@ from hello.cache_lanes import Cache, CacheReads, FillingReads, UpdatingWrites
 from hello.errors import DatabaseUnavailable, Rejected
 from hello.models import Birthday, CacheStanding
 from hello.permission import LEASE, RENEWAL, Permission
+from hello.telemetry import events
 from hello.users import Users
 from tests.system.postgres import Cluster
 from tests.system.processes import eventually, free_port
@@ -903,9 +904,10 @@ def test_a_suspended_cache_is_used_again_when_its_writer_reaches_it(
     other.users.find("alice")
     begin(outage, path)
     cut_off.users.save("alice", NEW)
-    # It stays suspended, as long as the writer cannot reach it.
-    generation = table.generation
+    # It stays suspended, as long as the writer cannot reach it, and figures go on to say so.
+    generation, failures = table.generation, events["cache_failures"][0]
     eventually(lambda: gevent.sleep(0.01) or table.generation > generation)
+    assert events["cache_failures"][0] > failures
     assert other.users.find("alice") == Birthday(NEW, 2)
     assert store.keys(f"hello:1:{table.generation}:*:alice") == []
     path.mode = PASS

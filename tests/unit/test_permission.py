@@ -264,3 +264,20 @@ def test_a_reader_does_not_wait_as_long_as_a_writer() -> None:
         assert PATIENCE <= time.monotonic() - began < 30
     finally:
         writer.kill()
+
+
+def test_a_worker_that_knows_nothing_waits_once_for_a_primary_that_is_away() -> None:
+    now = 0.0
+    asked_by = []
+
+    class Away:
+        def call(self, operation: Callable[[Any], Any], deadline: float, statement: str) -> Any:
+            asked_by.append(gevent.getcurrent())
+            raise DatabaseUnavailable("away")
+
+    permission = Permission(Away(), lambda: now)
+    for _ in range(3):
+        assert permission.to_read(FOREVER) is None
+        gevent.sleep(0)
+        now += 2.0
+    assert [greenlet is gevent.getcurrent() for greenlet in asked_by] == [True, False, False]

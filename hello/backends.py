@@ -37,7 +37,7 @@ class Backends:
             self._primary = self._postgresql(self._primary_uri)
         self._primary_breaker = Breaker()
         self._replicas = [
-            (f"replica {n + 1}", self._postgresql(partial(self._replica_uri, n)), Breaker())
+            (f"replica {n + 1}", self._postgresql(partial(self._replica_uri, n), False), Breaker())
             for n in range(settings.replicas)
         ]
         self._cache: Cache | None = None
@@ -132,14 +132,29 @@ class Backends:
             raise Unavailable(f"the cache does not answer: {ex}") from ex
         finally:
             connection.close()
+        self._check_suspending(timeout)
         return {
             "breaker": "open" if self._cache.breaker.is_open else "closed",
             "suspended": self._cache.permission.suspended,
         }
 
-    def _postgresql(self, uri: Callable[[], str]) -> PostgreSQL:
+    def _check_suspending(self, timeout: float) -> None:
+        """A role that may not suspend the cache can save nothing while the cache is away."""
+        session: Session[Any] = Session(self._primary, "primary")
+        deadline = time.monotonic() + timeout
+        try:
+            allowed = session.call(lambda c: c.may_suspend_cache(deadline), deadline, "permission")
+        except DatabaseUnavailable:
+            return  # the primary's own check says so
+        finally:
+            session.close()
+        if not allowed:
+            raise Unavailable("the role may not update the table cache_use")
+
+    def _postgresql(self, uri: Callable[[], str], takes_writes: bool = True) -> PostgreSQL:
         return PostgreSQL(
             uri,
+            takes_writes=takes_writes,
             connect_timeout=self._settings.connect_timeout,
             # The server must not go on with what nobody waits for.
             statement_timeout=min(self._settings.statement_timeout, self._settings.request_timeout),

@@ -6,14 +6,14 @@ write. So one row there says which *generation* of keys is used, and until when 
 *suspended*:
 
 - A worker reads from the cache only while it holds a permission: it has asked the primary
-  no longer than LEASE ago, and was told the generation and that nothing is suspended.
+  no longer than TERM ago, and was told the generation and that nothing is suspended.
 - A writer that fails to outdate the cache after its commit suspends it for SUSPENSION and
   begins a new generation, then waits until every permission that was given before has
   ended. Only then the write is acknowledged. While the cache is suspended, writers have
   nothing to outdate and nothing to wait for.
 - When a suspension is over, readers begin with a generation in which nothing is stored yet.
 
-SUSPENSION is so much longer than LEASE that no worker believes in a generation any more
+SUSPENSION is so much longer than TERM that no worker believes in a generation any more
 when the next one comes into use. Waits are reckoned with time.monotonic() of each machine;
 the primary's clock alone says when a suspension ends. See docs/decisions/cache.md.
 """
@@ -35,7 +35,7 @@ from hello.postgresql import PostgreSQLConnection
 from hello.telemetry import count
 
 #: Seconds for which the primary's word holds.
-LEASE = 0.5
+TERM = 0.5
 #: Seconds for which a writer suspends the cache.
 SUSPENSION = 5.0
 #: Seconds after which a suspension is renewed if the cache still does not answer.
@@ -181,13 +181,13 @@ class Permission:
         # A suspension that was renewed in good time: nobody has had a permission meanwhile.
         renewed = self._surely_suspended()
         if standing.generation != self.generation and not renewed:
-            self._settled_at = now + LEASE
+            self._settled_at = now + TERM
         self.generation = standing.generation
         if standing.suspended:
             self._usable_until = 0.0
             self._suspended_until = asked + standing.suspended
         else:
-            self._usable_until = asked + LEASE
+            self._usable_until = asked + TERM
 
     def _settle(self, deadline: float) -> None:
         if self._settled_at > deadline:

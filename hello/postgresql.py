@@ -175,6 +175,11 @@ class PostgreSQLConnection:
         """Begin a generation of the cache that nobody uses for so long; it is committed."""
         return self._standing(statements.SUSPEND_CACHE, (seconds,), deadline)
 
+    def may_suspend_cache(self, deadline: float) -> bool:
+        """Whether this role has the right to."""
+        rows = self.execute("SELECT has_table_privilege('cache_use', 'UPDATE')", None, deadline)
+        return bool(rows[0][0])
+
     def _standing(self, sql: str, parameters: Any, deadline: float) -> CacheStanding:
         rows = self.execute(sql, parameters, deadline)
         if not rows:
@@ -209,14 +214,21 @@ class PostgreSQLConnection:
 class PostgreSQL:
     """A route to one PostgreSQL server, or to whichever of several hosts takes writes.
 
-    `uri` is asked for libpq's connection URI at every connect. Timeouts are in
-    seconds, `connect_timeout` for each address. See `hello.database.Route`.
+    Unless `takes_writes`, one that takes none will do. `uri` is asked for libpq's connection
+    URI at every connect. Timeouts are in seconds, `connect_timeout` for each address. See
+    `hello.database.Route`.
     """
 
     def __init__(
-        self, uri: Callable[[], str], *, connect_timeout: float, statement_timeout: float
+        self,
+        uri: Callable[[], str],
+        *,
+        connect_timeout: float,
+        statement_timeout: float,
+        takes_writes: bool = True,
     ) -> None:
         self._uri = uri
+        self._takes_writes = takes_writes
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
         self._first = 0
@@ -265,8 +277,9 @@ class PostgreSQL:
         hosts = parameters.get("host", "").split(",")
         ports = parameters.get("port", "5432").split(",")
         ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
-        if len(hosts) > 1:
-            # After a failover, the host that was demoted still accepts connections.
+        if self._takes_writes:
+            # After a failover, the host that was demoted still accepts connections, and a name
+            # may still lead there: what it shows is old.
             parameters.setdefault("target_session_attrs", "read-write")
         first = self._first % len(hosts)
         for number in [*range(first, len(hosts)), *range(first)]:

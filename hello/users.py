@@ -1,5 +1,6 @@
 """Find and save users: the batches, over the routes they use."""
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
@@ -30,6 +31,7 @@ class Users:
         timeout: float = 5.0,
         batcher: Callable[..., Batcher[Any, Any]] = Batcher,
     ) -> None:
+        self._timeout = timeout
         make = partial(batcher, max_waiting=max_waiting, timeout=timeout)
         self._reads: Batcher[Lease | None, Birthday] = make(readers, kind="read")
         self._writes: Batcher[date, int] = make(writers, kind="write")
@@ -37,14 +39,14 @@ class Users:
 
     def find(self, username: str) -> Birthday | None:
         """What is stored of a user."""
-        lease: Lease | None = None
-        if self._cached is not None:
-            # Hits do not wait for misses: those go on to a batch of their own.
-            cached = self._cached.submit(username, None)
-            if isinstance(cached, Birthday):
-                return cached
-            lease = cached
-        return self._reads.submit(username, lease)
+        if self._cached is None:
+            return self._reads.submit(username, None)
+        end = time.monotonic() + self._timeout
+        # Hits do not wait for misses: those go on to a batch of their own.
+        cached = self._cached.submit(username, None)
+        if isinstance(cached, Birthday):
+            return cached
+        return self._reads.submit(username, cached, max(0.001, end - time.monotonic()))
 
     def save(self, username: str, date_of_birth: date) -> None:
         """Create the user, or change the date; it is committed on return."""

@@ -23,7 +23,7 @@ from hello.cache import CacheConnection, CacheUnavailable, Lease
 from hello.cache_lanes import Cache, CacheReads, FillingReads, UpdatingWrites
 from hello.errors import DatabaseUnavailable, Rejected
 from hello.models import Birthday, CacheStanding
-from hello.permission import LEASE, RENEWAL, Permission
+from hello.permission import RENEWAL, TERM, Permission
 from hello.telemetry import events
 from hello.users import Users
 from tests.system.postgres import Cluster
@@ -886,7 +886,7 @@ def test_nobody_sees_the_past_when_one_writer_cannot_reach_the_cache(
     start = time.monotonic()
     cut_off.users.save("alice", NEW)
     # The other worker had permission until now.
-    assert time.monotonic() - start >= LEASE
+    assert time.monotonic() - start >= TERM
     assert other.users.find("alice") == Birthday(NEW, 2)
     # From now on nobody waits, and what others write they need not tell the cache.
     before = table.generation

@@ -19,7 +19,7 @@ from gevent.event import Event
 
 from hello.errors import DatabaseUnavailable
 from hello.models import CacheStanding
-from hello.permission import CLOCKS, LEASE, PATIENCE, SUSPENSION, Permission
+from hello.permission import CLOCKS, PATIENCE, SUSPENSION, TERM, Permission
 
 FOREVER = float("inf")
 
@@ -75,7 +75,7 @@ class World:
     def pause(self) -> None:
         """Some time: a network, a disk, a process that does not run."""
         usual = self.random.expovariate(1 / 0.002)
-        stall = self.random.uniform(0, 3 * LEASE) if self.random.random() < 0.02 else 0
+        stall = self.random.uniform(0, 3 * TERM) if self.random.random() < 0.02 else 0
         self.time.sleep(usual + stall)
 
 

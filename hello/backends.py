@@ -44,7 +44,7 @@ class Backends:
         if settings.cache:
             primary: Session[Any] = Session(self._primary, "primary")
             self._cache = Cache(self._connect_cache, Permission(primary))
-        self._watch_breakers()
+        self._watch()
 
     def users(self, batcher: Callable[..., Batcher[Any, Any]] = Batcher) -> Users:
         """The users, with the lanes that the settings ask for."""
@@ -88,12 +88,13 @@ class Backends:
             checks["cache"] = self._check_cache
         return checks
 
-    def _watch_breakers(self) -> None:
+    def _watch(self) -> None:
         telemetry.BREAKERS.watch(("primary",), lambda: self._primary_breaker.is_open)
         for name, _, breaker in self._replicas:
             telemetry.BREAKERS.watch((name,), partial(getattr, breaker, "is_open"))
         if (cache := self._cache) is not None:
             telemetry.BREAKERS.watch(("cache",), partial(getattr, cache.breaker, "is_open"))
+            telemetry.SUSPENDED.watch((), partial(getattr, cache.permission, "suspended"))
 
     def _check_primary(self, timeout: float) -> dict[str, Any]:
         session = Session(self._primary, "primary")

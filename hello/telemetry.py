@@ -192,6 +192,11 @@ SUSPENSIONS = Counter(
     "hello_cache_suspensions_total",
     "Times that reading from the cache was suspended, since it may hold old values.",
 )
+SUSPENDED = Gauge(
+    "hello_cache_suspended",
+    "1 while some worker knows that nobody may read from the cache, else 0.",
+    combine=max,
+)
 BREAKERS = Gauge(
     "hello_breaker_open",
     "1 while a dependency is left alone by some worker, else 0.",

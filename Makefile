@@ -21,7 +21,7 @@ dev: $(VENV)/ready ## Run the service on port=8080, in memory, reloading on chan
 	@VENV=$(VENV) exec scripts/dev
 
 test: $(VENV)/ready ## Run every test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/ready ## Check style and types
 	$(VENV)/bin/ruff check .

@@ -1,17 +1,25 @@
 """Starting, watching and ending real processes."""
 
+import random
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
 
+#: Not the one that a test may have seeded.
+_random = random.SystemRandom()
+
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that nobody has, and that no client's end of a connection gets by chance."""
+    while True:
+        port = _random.randrange(10_000, 32_000)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def eventually(condition: Callable[[], T], within: float = 10.0, message: str = "") -> T:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,8 +43,7 @@ class Backends:
         ]
         self._cache: Cache | None = None
         if settings.cache:
-            primary: Session[Any] = Session(self._primary, "primary")
-            self._cache = Cache(self._connect_cache, Permission(primary))
+            self._cache = Cache(self._connect_cache, Permission(self._session()))
         self._watch()
 
     def users(self, batcher: Callable[..., Batcher[Any, Any]] = Batcher) -> Users:
@@ -52,7 +52,7 @@ class Backends:
         # SQLite answers within the call: a second lane would never run.
         read_lanes = 1 if settings.db_uri.is_sqlite else settings.read_lanes
         readers: list[Any] = [self._reader(n) for n in range(read_lanes)]
-        writer: Any = Session(self._primary, "primary").lane(save)
+        writer: Any = self._session().lane(save)
         cached: list[CacheReads] = []
         if self._cache is not None:
             readers = [FillingReads(reader, self._cache) for reader in readers]
@@ -68,7 +68,7 @@ class Backends:
         )
 
     def _reader(self, lane: int) -> Any:
-        primary = Session(self._primary, "primary")
+        primary = self._session()
         if not self._replicas:
             return primary.lane(find)
         # Each lane prefers another replica.
@@ -97,22 +97,18 @@ class Backends:
             telemetry.SUSPENDED.watch((), partial(getattr, cache.permission, "suspended"))
 
     def _check_primary(self, timeout: float) -> dict[str, Any]:
-        session = Session(self._primary, "primary")
-        try:
-            deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout
+        with closing(self._session()) as session:
             session.call(lambda connection: connection.find([""], deadline), deadline)
             # Of nobody: it fails where writing would, and writes nothing.
             session.call(lambda connection: connection.save({}, deadline), deadline)
-        finally:
-            session.close()
         return {}
 
     def _check_replica(self, route: PostgreSQL, breaker: Breaker, timeout: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
-        primary, replica = Session(self._primary, "primary"), Session(route, "replica")
-        try:
+        with closing(self._session()) as primary, closing(Session(route, "replica")) as replica:
             replayed, _ = replica.call(lambda c: c.find_replayed([""], deadline), deadline)
-            details = {"breaker": "open" if breaker.is_open else "closed"}
+            details = {"breaker": _state(breaker)}
             try:
                 flushed = primary.call(lambda c: c.flushed(deadline), deadline)
             except DatabaseUnavailable:
@@ -120,37 +116,36 @@ class Backends:
             if replayed.history != flushed.history:
                 raise DatabaseUnavailable("it does not follow this primary; it is not used")
             return details | {"lag_bytes": max(0, flushed.lsn - replayed.lsn)}
-        finally:
-            primary.close()
-            replica.close()
 
     def _check_cache(self, timeout: float) -> dict[str, Any]:
         assert self._cache is not None
-        connection = self._cache.connect()
-        try:
-            connection.ping()
-        except CacheUnavailable as ex:
-            raise Unavailable(f"the cache does not answer: {ex}") from ex
-        finally:
-            connection.close()
+        with closing(self._cache.connect()) as connection:
+            try:
+                connection.ping()
+            except CacheUnavailable as ex:
+                raise Unavailable(f"the cache does not answer: {ex}") from ex
         self._check_suspending(timeout)
         return {
-            "breaker": "open" if self._cache.breaker.is_open else "closed",
+            "breaker": _state(self._cache.breaker),
             "suspended": self._cache.permission.suspended,
         }
 
     def _check_suspending(self, timeout: float) -> None:
         """A role that may not suspend the cache can save nothing while the cache is away."""
-        session: Session[Any] = Session(self._primary, "primary")
         deadline = time.monotonic() + timeout
-        try:
-            allowed = session.call(lambda c: c.may_suspend_cache(deadline), deadline, "permission")
-        except DatabaseUnavailable:
-            return  # the primary's own check says so
-        finally:
-            session.close()
+        with closing(self._session()) as session:
+            try:
+                allowed = session.call(
+                    lambda c: c.may_suspend_cache(deadline), deadline, "permission"
+                )
+            except DatabaseUnavailable:
+                return  # the primary's own check says so
         if not allowed:
             raise Unavailable("the role may not update the table cache_use")
+
+    def _session(self) -> Session[Any]:
+        """One with the primary."""
+        return Session(self._primary, "primary")
 
     def _postgresql(self, uri: Callable[[], str], takes_writes: bool = True) -> PostgreSQL:
         return PostgreSQL(
@@ -184,6 +179,10 @@ class Backends:
 
     def _cache_uri(self) -> str:
         return _current(self._settings.source.cache_uri) or ""
+
+
+def _state(breaker: Breaker) -> str:
+    return "open" if breaker.is_open else "closed"
 
 
 def _current(read: Callable[[], T]) -> T:

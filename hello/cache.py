@@ -141,7 +141,8 @@ class CacheConnection:
     ) -> None:
         """Outdate what is cached of users that were written; see `Connection.save`."""
         values = [
-            f"v|{versions[name]}|{born}" if name in versions else "" for name, born in dates.items()
+            _value(Birthday(born, versions[name])) if name in versions else ""
+            for name, born in dates.items()
         ]
         try:
             self._run("update", list(dates), generation, self._ttl, *values)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 
 from tests.system.deployment import COMBINATIONS, Combination, Deployment, Fault, Usage
-from tests.system.promise import Operation, Row, Violation, violations
+from tests.system.promise import Operation, Violation, violations
 from tests.system.workload import Today, Workload
 
 #: Shorter than usual, so that more faults fit into the time.
@@ -91,9 +91,7 @@ class Soak:
             time.sleep(min(end - now, 0.2))
 
     def _check(self, history: list[Operation]) -> None:
-        stored = self._deployment.stored().items()
-        rows = {name: Row(self._today.days(born), version) for name, (born, version) in stored}
-        self.violations += violations(history, rows)
+        self.violations += violations(history, self._today.rows(self._deployment.stored()))
         self.checked += len(history)
 
     HEAD = (

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 
 from tests.system.deployment import COMBINATIONS, Combination, Deployment, Fault, Usage
-from tests.system.promise import Row, violations
+from tests.system.promise import violations
 from tests.system.workload import Today, Workload
 
 #: Shorter than usual, so that a fault shows all its stages in a few seconds.
@@ -34,11 +34,6 @@ def today() -> Today:
     return Today()
 
 
-def rows(deployment: Deployment, today: Today) -> dict[str, Row]:
-    stored = deployment.stored().items()
-    return {name: Row(today.days(born), version) for name, (born, version) in stored}
-
-
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
 def test_the_promise_is_kept_whatever_happens(
     deployment: Deployment, today: Today, combination: Combination
@@ -54,7 +49,7 @@ def test_the_promise_is_kept_whatever_happens(
                 with fault():
                     workload.proceed(800)
                 workload.recover()
-        found = violations(workload.history, rows(deployment, today))
+        found = violations(workload.history, today.rows(deployment.stored()))
     assert found == []
     # It was worth checking: everything took part, and was missed.
     seen = Counter((o.method, "stale" if o.stale else o.status) for o in workload.history)
@@ -83,7 +78,7 @@ def reasons(
             workload.proceed(1_000)
             with fault():
                 workload.proceed(2_000)
-        return {v.reason for v in violations(workload.history, rows(deployment, today))}
+        return {v.reason for v in violations(workload.history, today.rows(deployment.stored()))}
 
 
 @pytest.fixture

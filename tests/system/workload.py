@@ -6,12 +6,12 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 
 from hello.birthdays import days_until_birthday
 from tests.system.processes import eventually
-from tests.system.promise import Operation
+from tests.system.promise import Operation, Row
 from tests.system.service import Answer, Client, Service, get, put
 
 #: An answer says in how many days the birthday is, not the date. So many dates can be
@@ -68,6 +68,10 @@ class Today:
 
     def days(self, born: str) -> int:
         return days_until_birthday(date.fromisoformat(born), self.date)
+
+    def rows(self, stored: Mapping[str, tuple[str, int]]) -> dict[str, Row]:
+        """What the checker of the promise is to know of stored dates and versions."""
+        return {name: Row(self.days(born), version) for name, (born, version) in stored.items()}
 
 
 class Key:

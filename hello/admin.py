@@ -1,4 +1,6 @@
-"""The admin port: the figures of all workers, for those who operate the service.
+"""The admin port: the figures of all workers, and liveness, for those who operate the service.
+
+No client of the service can fill it.
 
 The master opens it, and every worker answers on it. So it survives the death of any worker,
 needs no process of its own, and ends with the service. See docs/decisions/telemetry.md.
@@ -18,9 +20,21 @@ from hello.telemetry import Snapshot
 
 log = logging.getLogger(__name__)
 
+#: Seconds that a client of the admin port has for a request and its answer.
+PATIENCE = 10.0
+
 #: Seconds between two times that a worker shows its figures. As much of what it counted may
 #: be lost with a worker that is killed.
 INTERVAL = 1.0
+
+
+class _Handler(pywsgi.WSGIHandler):  # type: ignore[misc]
+    """One connection: it ends if the next request and its answer take too long."""
+
+    def handle_one_request(self) -> Any:
+        with gevent.Timeout(PATIENCE, False):
+            return super().handle_one_request()
+        return None
 
 
 class Admin:
@@ -69,7 +83,7 @@ class Admin:
             self._listener.family, socket.SOCK_STREAM, fileno=self._listener.detach()
         )
         app = create_admin_app(self._read, os.environ.get("REVISION") or "unknown")
-        pywsgi.WSGIServer(listener, app, log=None, error_log=None).start()
+        pywsgi.WSGIServer(listener, app, log=None, error_log=None, handler_class=_Handler).start()
 
     def publish(self) -> None:
         """Show this worker's figures as they are now."""

@@ -62,13 +62,23 @@ def create_app(
     app.add_route("/openapi.json", docs.OpenAPI("openapi.json", falcon.MEDIA_JSON))
     app.add_route("/docs", docs.Page())
     app.add_route("/docs/{asset}", docs.Asset())
+    app.add_sink(server_options, prefix=r"\*$")
     return app
 
 
+def server_options(req: falcon.Request, resp: falcon.Response, **_: object) -> None:
+    """`OPTIONS *`: what the server can do, whatever the resource (RFC 9110, section 9.3.7)."""
+    if req.method != "OPTIONS":
+        raise falcon.HTTPBadRequest(description="Only OPTIONS has the target *.")
+    resp.status = falcon.HTTP_204
+    resp.set_header("Allow", "GET, HEAD, OPTIONS, PUT")
+
+
 def create_admin_app(read: Callable[[], Iterable[tuple[bool, Snapshot]]], revision: str) -> App:
-    """What the admin port shows; see `Metrics`."""
+    """What the admin port shows: figures, see `Metrics`, and that the process answers."""
     app = App()
     app.add_route("/metrics", Metrics(read, revision))
+    app.add_route("/health/live", health.Live())
     return app
 
 

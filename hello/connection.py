@@ -1,4 +1,8 @@
-"""One client's connection: plain requests the short way, others on gunicorn's own path."""
+"""One client's connection: plain requests the short way, others on gunicorn's own path.
+
+Everything that a client sends or is sent passes here, so that every wait for it has an end, lets
+others have their turn however fast the bytes come, and can be ended where room is needed.
+"""
 
 import errno
 import time
@@ -17,6 +21,9 @@ LINGER = 5.0
 #: Seconds for which a draining worker waits for the first request of a new connection.
 DRAINING_PATIENCE = 0.5
 
+#: Errors that only say that the connection is over.
+_OVER = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNABORTED)
+
 
 class Connection:
     """Serves one connection in the greenlet that calls `serve`.
@@ -24,8 +31,8 @@ class Connection:
     One watcher for incoming bytes lives as long as the connection. Starting and stopping
     one for every request, as gevent's sockets do, costs a system call and more each time.
 
-    The worker calls `expire` once `deadline` (time.monotonic()) has passed, and `drain`
-    when it stops. Both are called in the hub.
+    The worker calls `expire` once `deadline` (time.monotonic()) has passed, `drain` when it
+    stops, and `give_way` when others need the room. All are called in the hub.
     """
 
     def __init__(self, worker: Any, client: Any, peer: Any, server: Any) -> None:
@@ -45,28 +52,44 @@ class Connection:
         self._watcher = self._hub.loop.io(client.fileno(), 1)
         self._watching = False
         self._waiting = False
+        self._sending = False
         self._idle = False
+        self._gives_way = False
         self.deadline = float("inf")
+        #: Whether a request has been answered.
+        self.answered = False
+        #: When it was accepted, or began to wait for the request after its last answer
+        #: (time.monotonic()).
+        self.waits_since = time.monotonic()
+        #: Bytes of a request that is not complete yet, and of an answer that is not sent yet.
+        self.held = 0
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether it is the client that nothing happens for: it does not send, or not read."""
+        return self._waiting or self._sending
 
     def serve(self) -> None:
         """Answer requests until the connection ends."""
         try:
-            # For sending, and for reading on gunicorn's path.
+            # For sending; to receive has deadlines of its own.
             self._client.settimeout(self._worker.body_timeout)
             self._serve()
         except (StopIteration, TimeoutError, errors.NoMoreData):
             pass
         except OSError as ex:
-            if ex.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+            if ex.errno not in _OVER:
                 self._worker.log.exception("socket error")
         except Exception as ex:
             self._linger = True
-            self._worker.handle_error(None, self._client, self._peer, ex)
+            with suppress(OSError):
+                self.send(self._worker.refuse(self._peer, ex))
         finally:
-            self._watcher.stop()
-            self._watcher.close()
             if self._linger:
                 self._drop_incoming()
+            self._release()
+            self._watcher.stop()
+            self._watcher.close()
             util.close(self._client)
 
     def expire(self) -> None:
@@ -79,34 +102,115 @@ class Connection:
         if self._waiting and self._idle:
             self._wake(False)
 
+    def give_way(self) -> None:
+        """End the connection if it waits for its client."""
+        if self._waiting:
+            self._gives_way = True
+            self._wake(False)
+        elif self._sending:
+            self._greenlet.throw(_given_way())
+
+    def receive(self, deadline: float, *, idle: bool = False) -> bytes:
+        """Wait for bytes and return them; none if the client has sent all.
+
+        `idle` is the wait for the first byte of a request. Raises TimeoutError once
+        `deadline` (time.monotonic()) has passed, ConnectionAbortedError to make room.
+        """
+        # Whoever sends fast never lets `expire` find a wait.
+        if not idle and time.monotonic() >= deadline:
+            raise TimeoutError
+        if self._gives_way:
+            raise _given_way()
+        self.deadline = deadline
+        self._idle = idle
+        if not self._watching:
+            self._watcher.start(self._readable)
+            self._watching = True
+        self._waiting = True
+        try:
+            readable = self._hub.switch()
+        finally:
+            self._waiting = False
+        if self._gives_way:
+            raise _given_way()
+        data = bytes(self._client.recv(8192)) if readable else self._receive_at_once()
+        if not idle:
+            self._hold(len(data))
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Send all of it; raises TimeoutError if the client does not read for BODY_TIMEOUT."""
+        try:
+            sent = self._client.send(data, 0, 0.0)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self._hold(len(data) - sent)
+            self._sending = True
+            self._client.sendall(data[sent:])
+            self._sending = False
+
     def _serve(self) -> None:
+        worker = self._worker
         rest: bytes | None = b""
         while rest is not None:
-            alive = self._worker.alive
-            patience = self._worker.keepalive if alive else DRAINING_PATIENCE
-            buffer = rest or self._receive(patience, idle=True)
-            if not buffer:
-                return
+            if self.held:
+                self._release()
+            if rest:
+                gevent.sleep(0)  # pipelined: let others have their turn
+                buffer = rest
+            else:
+                self.waits_since = now = time.monotonic()
+                if not worker.alive:
+                    patience = DRAINING_PATIENCE
+                else:
+                    patience = worker.keepalive if self.answered else worker.head_timeout
+                buffer = self.receive(now + patience, idle=True)
+                if not buffer:
+                    return
+            end = buffer.find(b"\r\n\r\n") + 4
+            if end < 4:
+                buffer, end = self._receive_head(buffer)
+                if not end:
+                    return
             if self._template is None:
                 rest = self._answer_unusual(buffer)
             else:
-                rest = self._answer(self._template, buffer)
-            if rest:
-                gevent.sleep(0)  # pipelined: let others have their turn
+                rest = self._answer(self._template, buffer, end)
+            self.answered = True
 
-    def _answer(self, template: lean.Template, buffer: bytes) -> bytes | None:
-        """Answer the request that `buffer` begins with; see `_answer_unusual`."""
+    def _receive_head(self, begun: bytes) -> tuple[bytes, int]:
+        """Go on until there is a whole head; return all that came, and where the head ends.
+
+        It ends at 0 if the client has sent all. Raises TimeoutError, and gunicorn's errors
+        for what can be no head, or none that is read.
+        """
+        self._hold(len(begun))
+        deadline = time.monotonic() + self._worker.head_timeout
+        limit = self._worker.cfg.limit_request_line
+        head = bytearray(begun)
+        seen = 0
+        while True:
+            end = head.find(b"\r\n\r\n", max(0, seen - 3)) + 4
+            if end >= 4:
+                return bytes(head), end
+            # Every line ends with CRLF (RFC 9112, section 2.2): this would never be whole.
+            start = seen - (head[seen - 1 : seen] == b"\r")
+            if head.count(b"\n", start) > head.count(b"\r\n", start):
+                raise errors.InvalidHeader("bare LF as line terminator")
+            seen = len(head)
+            if 0 < limit < seen - 2 and head.find(b"\r\n", 0, limit + 2) < 0:
+                raise errors.LimitRequestLine(seen, limit)
+            if seen > stock.MAX_HEAD:
+                raise errors.LimitRequestHeaders("the head is too long")
+            more = self.receive(deadline)
+            if not more:
+                return b"", 0
+            head += more
+
+    def _answer(self, template: lean.Template, buffer: bytes, end: int) -> bytes | None:
+        """Answer the request whose head ends at `end` of `buffer`; see `_answer_unusual`."""
         worker = self._worker
-        if (end := buffer.find(b"\r\n\r\n")) < 0:
-            deadline = time.monotonic() + worker.head_timeout
-            while (end := buffer.find(b"\r\n\r\n")) < 0:
-                if len(buffer) > template.max_head or buffer.count(b"\n") > buffer.count(b"\r\n"):
-                    return self._answer_unusual(buffer, head_deadline=deadline)
-                more = self._receive(deadline - time.monotonic())
-                if not more:
-                    return None
-                buffer += more
-        end += 4
         environ = template.environ(buffer[:end]) if end <= template.max_head else None
         length = None if environ is None else lean.body_length(environ)
         if environ is None or length is None:
@@ -114,19 +218,15 @@ class Connection:
 
         if len(buffer) < end + length:
             deadline = time.monotonic() + worker.body_timeout
-            while len(buffer) < end + length:
-                more = self._receive(deadline - time.monotonic())
-                if not more:  # the application is to say what is wrong
-                    return self._answer_unusual(buffer, body_deadline=deadline)
-                buffer += more
+            buffer = self._receive_body(buffer, end + length, deadline)
+            if len(buffer) < end + length:  # the application is to say what is wrong
+                return self._answer_unusual(buffer, body_deadline=deadline)
 
         worker.count_request()
         start = time.monotonic()
         body = buffer[end : end + length]
         data, answer = lean.run(worker.wsgi, environ, body, lambda: not worker.alive)
-        sent = self._client.send(data)
-        if sent < len(data):
-            self._client.sendall(data[sent:])
+        self.send(data)
         seconds = time.monotonic() - start
         telemetry.answered(environ, answer.status, seconds)
         if worker.log.access_log_enabled:
@@ -137,38 +237,38 @@ class Connection:
             return None
         return rest
 
-    def _answer_unusual(
-        self, buffer: bytes, *, head_deadline: float = 0.0, body_deadline: float = 0.0
-    ) -> bytes | None:
-        """Answer the request that `buffer` begins with on gunicorn's path.
+    def _receive_body(self, buffer: bytes, end: int, deadline: float) -> bytes:
+        """Go on until `buffer` reaches to `end`, the client has sent all, or it is too late."""
+        with suppress(TimeoutError):
+            while len(buffer) < end and (more := self.receive(deadline)):
+                buffer += more
+        return buffer
 
-        The deadlines (time.monotonic()) are those that run already, 0 if none does.
+    def _answer_unusual(self, buffer: bytes, *, body_deadline: float = 0.0) -> bytes | None:
+        """Answer the request that `buffer` begins with, its head whole, on gunicorn's path.
+
+        `body_deadline` (time.monotonic()) is the one that runs already, 0 if none does.
         Returns what follows it, None at the end of the connection. Raises StopIteration at
         its end too, and what gunicorn raises.
         """
         worker = self._worker
         if self._requests is None:
-            self._requests = stock.RequestParser(worker.cfg, self._client, self._peer)
+            self._requests = stock.RequestParser(worker.cfg, self, self._peer)
         requests = self._requests
         requests.unreader.unread(buffer)
-        request = None
         self._linger = True
-        head_deadline = head_deadline or time.monotonic() + worker.head_timeout
-        # A timeout of 0 would switch it off.
-        with gevent.Timeout(max(0.001, head_deadline - time.monotonic()), False):
-            request = next(requests)
-        if request is None:
-            self._linger = False
-            return None
+        now = time.monotonic()
+        requests.unreader.deadline = now + worker.head_timeout
+        request = next(requests)
         request.proxy_protocol_info = {}
-        stock.time_body(request, body_deadline or time.monotonic() + worker.body_timeout)
+        requests.unreader.deadline = body_deadline or now + worker.body_timeout
         try:
             worker.handle_request(self._server, request, self._client, self._peer)
         finally:
             self._linger = stock.unread(request.body) > 0
         # The answer may have said that the connection is kept: the rest gets a time of its own.
-        request.body = getattr(request.body, "untimed", request.body)
-        if not requests.finish_body(time.monotonic() + stock.DROP_SECONDS, stock.DROP_BYTES):
+        requests.unreader.deadline = time.monotonic() + stock.DROP_SECONDS
+        if not requests.finish_body(requests.unreader.deadline, stock.DROP_BYTES):
             return None
         self._linger = False
         rest: bytes = requests.unreader.take_buffered()
@@ -181,31 +281,28 @@ class Connection:
         answer that tells it to stop (RFC 9112, section 9.6).
         """
         seconds = LINGER if self._worker.alive else DRAINING_PATIENCE
-        with suppress(OSError), gevent.Timeout(seconds, False):
+        deadline = time.monotonic() + seconds
+        with suppress(OSError):
             self._client.shutdown(socket.SHUT_WR)
-            while self._client.recv(65536):
-                pass
+            while self.receive(deadline):
+                self._release()
 
-    def _receive(self, seconds: float, *, idle: bool = False) -> bytes:
-        """Wait for bytes and return them; none at their end, or when the wait must end."""
-        self.deadline = time.monotonic() + seconds
-        self._idle = idle
-        if not self._watching:
-            self._watcher.start(self._readable)
-            self._watching = True
-        self._waiting = True
-        try:
-            readable = self._hub.switch()
-        finally:
-            self._waiting = False
-        if readable:
-            return bytes(self._client.recv(8192))
-        # Perhaps some came at this very moment.
+    def _hold(self, size: int) -> None:
+        self.held += size
+        if not self._worker.room.hold(size):
+            raise _given_way()
+
+    def _release(self) -> None:
+        self._worker.room.hold(-self.held)
+        self.held = 0
+
+    def _receive_at_once(self) -> bytes:
+        """What came at the very moment in which a wait was ended; raises TimeoutError."""
         self._client.settimeout(0)
         try:
-            with suppress(BlockingIOError):
-                return bytes(self._client.recv(8192))
-            return b""
+            return bytes(self._client.recv(8192))
+        except BlockingIOError:
+            raise TimeoutError from None
         finally:
             self._client.settimeout(self._worker.body_timeout)
 
@@ -221,3 +318,7 @@ class Connection:
     def _wake(self, readable: bool) -> None:
         self._waiting = False
         self._greenlet.switch(readable)
+
+
+def _given_way() -> ConnectionAbortedError:
+    return ConnectionAbortedError(errno.ECONNABORTED, "closed to make room for others")

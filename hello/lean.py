@@ -239,7 +239,7 @@ class Answer:
                 lines.append(f"{name}: {value}\r\n")
             elif kind is _LENGTH:
                 if length is not None or not (value.isascii() and value.isdigit()):
-                    raise ValueError("no Content-Length, or more than one")
+                    raise ValueError("invalid or repeated Content-Length")
                 length = int(value)
             elif value.lower() == "close":
                 self.close = True

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
@@ -158,6 +158,34 @@ def _access_line(
     if ids := trace_ids(environ):
         document["trace_id"], document["span_id"] = ids
     return _encode(document) + b"\n"
+
+
+class Seldom:
+    """Logs an event at once, and its repetitions as a number, once in `interval` seconds.
+
+    For what clients can cause as often as they like.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], object],
+        interval: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say = say
+        self._interval = interval
+        self._clock = clock
+        self._next = float("-inf")
+        self._unsaid = 0
+
+    def __call__(self, message: str) -> None:
+        now = self._clock()
+        if now < self._next:
+            self._unsaid += 1
+            return
+        also, self._unsaid = self._unsaid, 0
+        self._next = now + self._interval
+        self._say(f"{message} ({also} more like this were not logged)" if also else message)
 
 
 def report(

@@ -96,18 +96,32 @@ class TryLater(Problem):
     http_headers = {"Retry-After": str(RETRY_AFTER)}
 
 
+#: What the client of a defect is told.
+DEFECT = "The service made a mistake. It is in the log."
+
+
+def document(
+    type_: str, status: HTTPStatus, detail: str, request_id: str, title: str = ""
+) -> bytes:
+    """A problem as JSON: RFC 9457, section 3."""
+    members = {
+        "type": type_,
+        "title": title or status.phrase,
+        "status": status.value,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    return json.dumps(members, ensure_ascii=False).encode()
+
+
 def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
     """Falcon's error serializer."""
     status = HTTPStatus(error.status_code)
-    document: dict[str, Any]
+    kind, title = "about:blank", ""
     if isinstance(error, Problem):
-        document = {"type": f"urn:hello:problem:{error.kind}", "title": error.title}
-    else:
-        document = {"type": "about:blank", "title": status.phrase}
-    document["status"] = status.value
-    document["detail"] = error.description or status.description or status.phrase
-    document["request_id"] = request_id(req)
-    resp.data = json.dumps(document, ensure_ascii=False).encode()
+        kind, title = f"urn:hello:problem:{error.kind}", error.phrase
+    detail = error.description or status.description or status.phrase
+    resp.data = document(kind, status, detail, request_id(req), title)
     resp.content_type = MEDIA_TYPE
 
 
@@ -124,7 +138,7 @@ def unexpected(req: falcon.Request, resp: Any, ex: Exception, params: Any) -> No
     trace_id, span_id = trace_ids(req.env) or (None, None)
     ids = {"request_id": request_id(req), "trace_id": trace_id, "span_id": span_id}
     log.error("defect while answering request %s", request_id(req), exc_info=ex, extra=ids)
-    raise InternalError("The service made a mistake. It is in the log.") from ex
+    raise InternalError(DEFECT) from ex
 
 
 def register(app: Any) -> None:

@@ -8,13 +8,14 @@ monkey.patch_all()
 import os  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Mapping  # noqa: E402
+from collections.abc import Callable, Mapping  # noqa: E402
 from errno import EADDRINUSE  # noqa: E402
 from typing import Any  # noqa: E402
 
 from hello import logs, telemetry  # noqa: E402
 from hello.admin import Admin  # noqa: E402
 from hello.settings import Settings, SettingsError  # noqa: E402
+from hello.worker import Worker  # noqa: E402
 
 try:
     _settings = Settings.load()
@@ -34,8 +35,9 @@ bind = (
 workers = _settings.web_concurrency
 # gunicorn's gevent worker with a clean drain and deadlines: see hello/worker.py.
 worker_class = "hello.worker.Worker"
-# Connections per worker; each costs a greenlet. Further ones wait in the backlog.
-worker_connections = 1000
+# Connections per worker. When there are as many, those that have waited longest for their
+# clients give way: see hello/worker.py.
+worker_connections = _settings.max_connections
 # Longer than the 60 s after which a load balancer drops an idle connection. If the
 # service dropped it first, the balancer would now and then send a request into a
 # connection that is being closed, and answer 502.
@@ -86,8 +88,29 @@ def post_request(worker: Any, req: Any, environ: Mapping[str, Any], resp: Any) -
 _admin: Admin | None = None
 
 
+#: Options of gunicorn's with which another loop than this project's would serve, without its
+#: deadlines and its drain: what is wrong with each, told from the configuration.
+_FOREIGN: dict[str, Callable[[Any], bool]] = {
+    "certfile and keyfile: TLS ends at what stands before the service": lambda cfg: cfg.is_ssl,
+    "proxy_protocol is not understood": lambda cfg: cfg.proxy_protocol != "off",
+    "http_protocols: HTTP/2 is not understood": lambda cfg: "h2" in cfg.http_protocols,
+    "keepalive must be at least 1": lambda cfg: not cfg.keepalive,
+    "worker_class must be hello.worker.Worker": lambda cfg: (
+        not issubclass(cfg.worker_class, Worker)
+    ),
+}
+
+
 def on_starting(server: Any) -> None:
-    """Open the admin port."""
+    """Refuse options that would have something else serve, and open the admin port."""
+    for reason, is_wrong in _FOREIGN.items():
+        if is_wrong(server.cfg):
+            print(f"hello: gunicorn's option {reason}", file=sys.stderr)
+            sys.exit(2)
+    _open_admin_port(server)
+
+
+def _open_admin_port(server: Any) -> None:
     global _admin
     if not _settings.admin_port:
         return

@@ -232,6 +232,7 @@ class Settings:
     port: int
     admin_port: int
     web_concurrency: int
+    max_connections: int
     time_zone: ZoneInfo
     username_pattern: str
     read_lanes: int
@@ -263,6 +264,7 @@ class Settings:
             port=source.parse("PORT", _integer(0, 65535), "8080"),
             admin_port=source.parse("ADMIN_PORT", _integer(0, 65535), "9090"),
             web_concurrency=source.parse("WEB_CONCURRENCY", _integer(1, 256), "1"),
+            max_connections=source.parse("MAX_CONNECTIONS", _integer(1, 1_000_000), "4096"),
             time_zone=source.parse("TIMEZONE", _time_zone, "UTC"),
             username_pattern=source.parse("USERNAME_PATTERN", _pattern, DEFAULT_PATTERN),
             read_lanes=source.parse("READ_LANES", _integer(1, 16), "2"),

@@ -11,16 +11,14 @@ What differs from `gunicorn.workers.base_async`:
   answer for the rest of the body.
 - An answer says that the connection ends if the body was not read and is long or broken.
 - The target of a request may hold raw UTF-8. gunicorn answers 400.
+- A request of HTTP/1.1 has a Host, or is refused.
 """
 
 import re
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
-import gevent
-from gunicorn import util
-from gunicorn.http import message, parser, wsgi
+from gunicorn.http import errors, message, parser, unreader, wsgi
 from gunicorn.http.body import LengthReader
 
 from hello.lifecycle import process
@@ -28,8 +26,34 @@ from hello.lifecycle import process
 #: How much of an unread body is read and dropped to keep a connection: bytes, seconds.
 #: A connection with a longer one, or one of unknown length, ends with the answer.
 DROP_BYTES, DROP_SECONDS = 64 * 1024, 5.0
+#: The longest head, and the longest trailers of chunks, in bytes, as far as they are read.
+MAX_HEAD = 64 * 1024
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
+
+
+class Client(Protocol):
+    """Where the bytes come from and go to: see `hello.connection.Connection`."""
+
+    def receive(self, deadline: float) -> bytes: ...
+
+    def send(self, data: bytes) -> None: ...
+
+
+class Unreader(unreader.Unreader):  # type: ignore[misc]
+    """What a client sends until `deadline` (time.monotonic()); then it raises TimeoutError."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self.client = client
+        self.deadline = float("inf")
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        return self.client.receive(self.deadline)
+
+
+class MissingHost(errors.InvalidHeader):  # type: ignore[misc]
+    """A request of HTTP/1.1 without Host (RFC 9112, section 3.2)."""
 
 
 class Request(message.Request):  # type: ignore[misc]
@@ -38,14 +62,40 @@ class Request(message.Request):  # type: ignore[misc]
     RFC 9112 wants it percent-encoded; curl sends what was typed.
     """
 
+    max_buffer_headers: int
+
+    def parse(self, unreader: Unreader) -> bytes:
+        # gunicorn's own bound is 800 KB, and it scans all of a head for each piece that comes.
+        self.max_buffer_headers = min(self.max_buffer_headers, MAX_HEAD)
+        rest: bytes = super().parse(unreader)
+        if self.version >= (1, 1) and not any(name == "HOST" for name, _ in self.headers):
+            raise MissingHost("HOST", req=self)
+        *others, last = ["", *self._transfer_codings()]
+        if last == "chunked" and not {"", "chunked", "identity"}.issuperset(others):
+            # gunicorn would take what is compressed for the body.
+            raise errors.UnsupportedTransferCoding("no coding but chunked")
+        return rest
+
+    def _transfer_codings(self) -> Iterator[str]:
+        for name, value in self.headers:
+            if name == "TRANSFER-ENCODING":
+                yield from (coding.strip(" \t").lower() for coding in value.split(","))
+
     def parse_request_line(self, line_bytes: bytes) -> None:
         if not line_bytes.isascii():
-            line_bytes = _NOT_ASCII.sub(lambda match: b"%%%02X" % match[0][0], line_bytes)
+            method, space, rest = line_bytes.partition(b" ")
+            target, last, version = rest.rpartition(b" ")
+            target = _NOT_ASCII.sub(lambda match: b"%%%02X" % match[0][0], target)
+            line_bytes = method + space + target + last + version
         super().parse_request_line(line_bytes)
 
 
 class RequestParser(parser.RequestParser):  # type: ignore[misc]
     mesg_class = Request
+
+    def __init__(self, cfg: Any, client: Client, peer: Any) -> None:
+        super().__init__(cfg, (), peer)
+        self.unreader = Unreader(client)
 
 
 class Response(wsgi.Response):  # type: ignore[misc]
@@ -68,7 +118,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
         super().process_headers(headers)
         lengths = [value for name, value in self.headers if name.lower() == "content-length"]
         if len(lengths) > 1 or not all(value.isascii() and value.isdigit() for value in lengths):
-            raise ValueError("no Content-Length, or more than one")
+            raise ValueError("invalid or repeated Content-Length")
         if ("connection", "close") in [(name.lower(), value.lower()) for name, value in headers]:
             self.force_close()
         if unread(self.req.body) > DROP_BYTES:
@@ -93,66 +143,16 @@ class Response(wsgi.Response):  # type: ignore[misc]
         if self.chunked:
             data = b"%X\r\n%s\r\n" % (len(data), data)
         head, self._head = self._head, b""
-        util.write(self.sock, head + data)
+        self.req.unreader.client.send(head + data)
 
     def close(self) -> None:
         self.send_headers()
         end = self._head + (b"0\r\n\r\n" if self.chunked else b"")
         self._head = b""
         if end:
-            util.write(self.sock, end)
+            self.req.unreader.client.send(end)
         if not self._omits_body and self.sent < (self.response_length or 0):
             self.force_close()
-
-
-class TimedBody:
-    """A request body (`wsgi.input`) that raises TimeoutError once `deadline` has passed."""
-
-    def __init__(self, body: Any, deadline: float) -> None:
-        self._body = body
-        self._deadline = deadline
-
-    def _timeout(self) -> gevent.Timeout:
-        # A timeout of 0 would switch it off.
-        return gevent.Timeout(max(0.001, self._deadline - time.monotonic()), TimeoutError)
-
-    def read(self, size: int | None = None) -> bytes:
-        with self._timeout():
-            data: bytes = self._body.read(size)
-            return data
-
-    def readline(self, size: int | None = None) -> bytes:
-        with self._timeout():
-            data: bytes = self._body.readline(size)
-            return data
-
-    def readlines(self, size: int | None = None) -> list[bytes]:
-        with self._timeout():
-            lines: list[bytes] = self._body.readlines(size)
-            return lines
-
-    def __iter__(self) -> "TimedBody":
-        return self
-
-    def __next__(self) -> bytes:
-        line = self.readline()
-        if not line:
-            raise StopIteration
-        return line
-
-    @property
-    def untimed(self) -> Any:
-        """The body without its deadline, for a reader that has one of its own."""
-        return self._body
-
-    @property
-    def failed(self) -> bool:
-        """Whether the end of the body was not found."""
-        return bool(self._body.failed)
-
-    @property
-    def reader(self) -> Any:
-        return self._body.reader
 
 
 def unread(body: Any) -> float:
@@ -163,10 +163,3 @@ def unread(body: Any) -> float:
     if isinstance(reader, LengthReader):
         return int(reader.length)
     return 0 if reader.parser is None else float("inf")
-
-
-def time_body(request: Any, deadline: float) -> None:
-    """Give the body of a gunicorn request, if it has one, a deadline (time.monotonic())."""
-    reader = request.body.reader
-    if not (isinstance(reader, LengthReader) and reader.length == 0):
-        request.body = TimedBody(request.body, deadline)

@@ -209,6 +209,11 @@ LAG = Gauge(
     "replica",
     combine=max,
 )
+CONNECTIONS = Gauge("hello_connections", "Connections of clients that are open now.")
+GIVEN_WAY = Counter(
+    "hello_connections_given_way_total",
+    "Connections closed to make room for others, since they had waited longest for their client.",
+)
 DRAINING = Gauge(
     "hello_draining", "1 while some worker finishes its last requests, else 0.", combine=max
 )

@@ -7,45 +7,80 @@ closed; the worker ends with the last answer. gunicorn waits for idle connection
 """
 
 import os
+import resource
 import time
-from contextlib import suppress
-from http import HTTPStatus
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
+import gevent
 from gevent import get_hub, monkey, sleep
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
-from gunicorn import util
-from gunicorn.http import errors, message, wsgi
+from gunicorn.http import message, wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
 from hello import lean, logs, stock, telemetry
 from hello.admin import Admin
 from hello.connection import Connection
 from hello.lifecycle import process
+from hello.room import Room
 from hello.settings import Settings
 
 #: Seconds for which a draining worker still accepts, and answers on connections that
 #: are idle: requests that were on their way when SIGTERM came.
 LINGER = 0.5
 
-#: What is not answered by 400.
-_REFUSALS = {
-    errors.LimitRequestLine: 414,
-    errors.LimitRequestHeaders: 431,
-    errors.ExpectationFailed: 417,
-}
-
-#: Defects of the application, for all that gunicorn counts them among wrong requests.
-_DEFECTS = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
-
 #: Seconds between two looks at the deadlines of connections.
 TICK = 0.5
+
+#: File descriptors that a worker needs beside those of its clients.
+OWN_FILES = 128
+
+#: Bytes that the kernel keeps of answers that a client does not read; Linux doubles it. The
+#: longest answers are not much longer, and 4 MiB for each connection would be too much.
+SEND_BUFFER = 32 * 1024
+
+#: Errors that say that there is no room for another connection.
+_EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+
+
+class _Listener(StreamServer):  # type: ignore[misc]
+    """Accepts connections while there are file descriptors for them."""
+
+    def __init__(self, sock: Any, worker: "Worker", pool: Pool) -> None:
+        # Asked once: the socket may be closed before its last connection is served.
+        name = sock.getsockname()
+        super().__init__(
+            sock, handle=lambda client, peer: worker.serve(client, peer, name), spawn=pool
+        )
+        self._worker = worker
+
+    def accept(self) -> Any:
+        """A connection and its peer, None if nobody waits; raises OSError."""
+        return super().do_read()
+
+    def do_read(self) -> Any:
+        """Called by gevent when somebody waits."""
+        try:
+            return self.accept()
+        except OSError as ex:
+            if ex.errno not in _EXHAUSTED:
+                raise
+            self._worker.room.make(f"connections cannot be accepted: {ex.strerror}")
+            self.stop_accepting()
+            gevent.spawn_later(TICK / 10, self._go_on)
+            return None
+
+    def _go_on(self) -> None:
+        if self.started:
+            self.start_accepting()
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
     alive: bool
+    worker_connections: int
     #: Set before the fork (hello/server.py), unless there is no admin port.
     admin: Admin | None = None
     slot: int | None = None
@@ -57,6 +92,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.log.warning("httptools cannot be imported: every request takes the long way")
         wsgi.Response = stock.Response
         settings = Settings.load()
+        self.worker_connections = min(self.worker_connections, self._room_for_files())
         # Asked for every request; gunicorn's own look-up takes a while.
         self.keepalive = self.cfg.keepalive
         self.head_timeout = settings.head_timeout
@@ -64,7 +100,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._graceful_timeout = settings.graceful_timeout
         self._stopping = Event()
         self._quitting = False
-        self._connections: set[Connection] = set()
+        warn = logs.Seldom(self.log.warning)
+        self.room: Room[Connection] = Room(self.worker_connections, warn)
+        self._warn_of_refusal = logs.Seldom(self.log.warning)
         super().init_process()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
@@ -78,50 +116,33 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self._quitting = True
             super().handle_quit(sig, frame)
 
-    @property
-    def _foreign(self) -> bool:
-        """Whether connections speak something else first: all of it is gunicorn's business."""
-        return (
-            self.cfg.is_ssl
-            or self.cfg.proxy_protocol != "off"
-            or "h2" in self.cfg.http_protocols
-            or not self.cfg.keepalive
-        )
-
     def run(self) -> None:
         get_hub().print_exception = logs.report
         if self.admin is not None:
             self.admin.start(self.slot)
             process.at_end.append(self.admin.publish)
         try:
-            if self._foreign:
-                super().run()
-            else:
-                self._run()
+            self._run()
         finally:
             for call in process.at_end:
                 call()
 
     def _run(self) -> None:
-        pool = Pool(self.worker_connections)
+        pool = Pool(self.room.size)
         servers = [self._listen(sock, pool) for sock in self.sockets]
         while self.alive:
             self.notify()
             self._stopping.wait(TICK)
             self._expire()
+            self.room.keep_to_limit()
 
         process.draining = True  # also if not by a signal
         end = time.monotonic() + self._graceful_timeout
         sleep(LINGER)
-        for connection in self._connections:
+        for connection in self.room:
             get_hub().loop.run_callback(connection.drain)
         for server in servers:
-            # What the kernel has accepted would be reset.
-            while accepted := server.do_read():
-                if self._has_room(pool, end):
-                    server.do_handle(*accepted)
-                else:
-                    accepted[0].close()
+            self._accept_rest(server, pool, end)
             server.close()
         while len(pool) and time.monotonic() < end:
             self.notify()
@@ -131,20 +152,22 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.log.warning("%d requests were not answered in time", len(pool))
             pool.kill(timeout=1.0)
 
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Refuse what is no HTTP with a plain page.
+    def refuse(self, peer: Any, ex: Exception) -> bytes:
+        """What to answer to what is no HTTP, or if there is a defect: see `hello.refusals`.
 
         gunicorn's own page and log line quote the request, and with it personal data.
         """
-        if not isinstance(exc, errors.ParseException) or isinstance(exc, _DEFECTS):
-            telemetry.refused(500)
-            super().handle_error(req, client, addr, exc)
-            return
-        status = HTTPStatus(_REFUSALS.get(type(exc), 400))
+        # The master imports this module, and has no use for all of the application.
+        from hello import refusals
+
+        status = refusals.status(ex)
         telemetry.refused(status)
-        self.log.warning("refused what %s sent: %s", addr[0], type(exc).__name__)
-        with suppress(OSError):
-            util.write_error(client, status.value, status.phrase, "")
+        if status == 500:
+            self.log.error("defect while answering a request", exc_info=ex)
+        else:
+            who = peer[0] if isinstance(peer, tuple) else "a client"
+            self._warn_of_refusal(f"refused what {who} sent: {type(ex).__name__}")
+        return refusals.answer(ex)
 
     def template(self, client: Any, peer: Any, server: Any) -> lean.Template | None:
         """What the short way needs for a connection; None if it cannot be taken."""
@@ -162,26 +185,55 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
 
-    def _listen(self, sock: Any, pool: Pool) -> StreamServer:
+    def serve(self, client: Any, peer: Any, server: Any) -> None:
+        """Serve one connection."""
+        connection = Connection(self, client, peer, server)
+        self.room.add(connection)
+        try:
+            connection.serve()
+        finally:
+            self.room.discard(connection)
+
+    def _room_for_files(self) -> int:
+        """For how many connections there are file descriptors, if need be by a higher limit."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        unlimited = resource.RLIM_INFINITY
+        wanted = self.worker_connections + OWN_FILES
+        if soft != unlimited and soft < wanted:
+            soft = wanted if hard == unlimited else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            if soft < wanted:
+                self.log.warning("RLIMIT_NOFILE is %d: fewer connections than configured", soft)
+        return wanted if soft == unlimited else max(1, soft - OWN_FILES)
+
+    def _listen(self, sock: Any, pool: Pool) -> _Listener:
         sock.setblocking(1)
-        # Asked once: the socket may be closed before its last connection is served.
-        name = sock.getsockname()
-        server = StreamServer(
-            sock, handle=lambda client, peer: self._serve(client, peer, name), spawn=pool
-        )
+        sock.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER)  # connections inherit it
+        server = _Listener(sock, self, pool)
         if self.cfg.workers > 1:
             server.max_accept = 1  # leave the others some
         server.start()
         return server
 
-    def _serve(self, client: Any, peer: Any, server: Any) -> None:
-        """Serve one connection."""
-        connection = Connection(self, client, peer, server)
-        self._connections.add(connection)
-        try:
-            connection.serve()
-        finally:
-            self._connections.discard(connection)
+    def _accept_rest(self, server: _Listener, pool: Pool, end: float) -> None:
+        """Accept what the kernel has completed: it would be reset."""
+        patience = min(end, time.monotonic() + 4 * LINGER)
+        while True:
+            try:
+                accepted = server.accept()
+            except OSError as ex:
+                if ex.errno not in _EXHAUSTED or time.monotonic() > patience:
+                    self.log.warning("connections are lost: %s", ex.strerror)
+                    return
+                self.notify()
+                sleep(TICK / 10)  # idle connections are being closed, requests answered
+                continue
+            if not accepted:
+                return
+            if self._has_room(pool, end):
+                server.do_handle(*accepted)
+            else:
+                accepted[0].close()
 
     def _has_room(self, pool: Pool, end: float) -> bool:
         """Wait until one more connection can be served, while idle ones are being closed."""
@@ -193,6 +245,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def _expire(self) -> None:
         now = time.monotonic()
-        for connection in self._connections:
+        for connection in self.room:
             if connection.deadline < now:
                 get_hub().loop.run_callback(connection.expire)

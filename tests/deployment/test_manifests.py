@@ -71,11 +71,14 @@ def test_idle_connections_are_kept_longer_than_balancers_keep_them() -> None:
 
 
 def test_the_probes_ask_for_what_there_is(container: dict) -> None:
-    routes = re.findall(r'add_route\("([^"]+)"', APP.read_text())
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+    service, admin = APP.read_text().split("def create_admin_app")
+    # Liveness is asked where clients cannot fill the door.
+    expected = {"startupProbe": "http", "readinessProbe": "http", "livenessProbe": "metrics"}
+    for probe, port in expected.items():
         get = container[probe]["httpGet"]
-        assert get["path"] in routes
-        assert get["port"] == container["ports"][0]["name"]
+        assert get["port"] == port
+        app = service if port == "http" else admin
+        assert get["path"] in re.findall(r'add_route\("([^"]+)"', app)
 
 
 def test_the_ports_agree(objects: dict[str, dict], container: dict, environment: dict) -> None:

@@ -243,7 +243,7 @@ class Service:
 
     `settings` are environment variables; nothing else of the test's environment but
     PATH reaches the process. Standard output and error go to `log`. Another release
-    is run if `directory` has one.
+    is run if `directory` has one. `prepare` is called in the process before it begins.
     """
 
     def __init__(
@@ -251,6 +251,7 @@ class Service:
         *,
         command: list[str] | None = None,
         directory: Path | None = None,
+        prepare: Callable[[], None] | None = None,
         **settings: str,
     ) -> None:
         self.port = free_port()
@@ -266,6 +267,7 @@ class Service:
             }
             | settings,
             cwd=directory,
+            preexec_fn=prepare,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,

@@ -307,3 +307,10 @@ def test_a_slow_client_of_the_admin_port_stops_nobody() -> None:
         service.terminate()
         assert service.process.wait(20) == 0
         assert time.monotonic() - start < 20
+
+
+def test_a_slow_client_of_the_admin_port_is_ended() -> None:
+    with observed() as (_, port), Wire(port, timeout=30) as silent, Wire(port, timeout=30) as slow:
+        slow.send(b"GET /metrics HTTP/1.1\r\nHost: he")
+        assert slow.closed()
+        assert silent.closed()

@@ -3,6 +3,7 @@
 import select
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from itertools import cycle, islice
@@ -122,6 +123,47 @@ def test_deadline_of_the_head_is_for_all_of_it(wire: Wire) -> None:
     wire.send(b"GET / HTTP/1.1\r\n")
     assert trickle(wire, b"A: b\r\n")
     assert wire.closed()
+
+
+#: What a client may send as fast as it can, and where that belongs.
+FLOODS = {
+    "head": (b"GET / HTTP/1.1\r\nHost: hello\r\n", b"A: b\r\n"),
+    "line": (b"GET /", b"a"),
+    "chunk": (head("PUT /hello/flood", "Transfer-Encoding: chunked") + b"1;", b"a"),
+    "chunks": (head("PUT /hello/flood", "Transfer-Encoding: chunked"), b"1\r\n \r\n"),
+    "trailers": (head("PUT /hello/flood", "Transfer-Encoding: chunked") + b"0\r\n", b"A: b\r\n"),
+    "body": (head("PUT /hello/flood", "Content-Length: 100000"), b" "),
+    "unread body": (head("PUT /flood", "Content-Length: 1000000000"), b" "),
+    "after a refusal": (head("GET /", "Content-Length: -1"), b" "),
+}
+
+
+@pytest.mark.parametrize("piece", [1, 700_000], ids=["by bytes", "at once"])
+@pytest.mark.parametrize("kind", FLOODS)
+def test_fast_sender_stops_nobody_and_is_ended(
+    service: Service, client: Client, kind: str, piece: int
+) -> None:
+    """The time for a head and for a body is up however fast they come."""
+    begin, part = FLOODS[kind]
+    done = threading.Event()
+
+    def flood() -> None:
+        with service.wire(30) as wire, suppress(OSError):
+            wire.send(begin)
+            wire.send(part * (piece // len(part)))
+            while True:
+                for byte in part:
+                    wire.send(bytes([byte]))
+        done.set()
+
+    thread = threading.Thread(target=flood, daemon=True)
+    thread.start()
+    while not done.is_set():
+        # Far less than the 30 s after which a worker that stands still is killed.
+        with service.client(timeout=5) as newcomer:
+            assert newcomer.request("GET", "/health/live").status == 200
+        assert client.get("nobody").status == 404
+    thread.join()
 
 
 def test_half_closed_client_gets_its_answers(wire: Wire) -> None:

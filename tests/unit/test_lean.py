@@ -17,6 +17,20 @@ PEER, SERVER = ("127.0.0.1", 50000), ("127.0.0.1", 8080)
 OWN = {"gunicorn.socket", "wsgi.input", "wsgi.errors", "wsgi.early_hints"}
 
 
+class Sent:
+    """A client that has sent all that it will."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def receive(self, deadline: float) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+    def send(self, data: bytes) -> None:
+        raise AssertionError("nothing is answered")
+
+
 def gunicorn_sees(data: bytes) -> tuple[dict, bytes] | None:
     """The environment and the body of the first request in `data`; None if it is refused.
 
@@ -24,7 +38,7 @@ def gunicorn_sees(data: bytes) -> tuple[dict, bytes] | None:
     refused too: the short way does neither.
     """
     try:
-        request = next(stock.RequestParser(CFG, iter([data]), PEER))
+        request = next(stock.RequestParser(CFG, Sent(data), PEER))
         if request.should_close() or request._expected_100_continue:
             return None
         request.proxy_protocol_info = {}

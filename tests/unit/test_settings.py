@@ -20,6 +20,7 @@ DEFAULTS = {
     "cache_timeout": 0.25,
     "cache_prefix": "hello",
     "web_concurrency": 1,
+    "max_connections": 4096,
     "time_zone": ZoneInfo("UTC"),
     "username_pattern": DEFAULT_PATTERN,
     "read_lanes": 2,
@@ -49,6 +50,7 @@ ACCEPTED = [
     ("ADMIN_PORT", "0", "admin_port", 0),
     ("ADMIN_PORT", "9191", "admin_port", 9191),
     ("WEB_CONCURRENCY", "1", "web_concurrency", 1),
+    ("MAX_CONNECTIONS", "1000", "max_connections", 1000),
     ("TIMEZONE", "Europe/Berlin", "time_zone", ZoneInfo("Europe/Berlin")),
     ("USERNAME_PATTERN", "[A-Za-z]+", "username_pattern", "[A-Za-z]+"),
     ("READ_LANES", "16", "read_lanes", 16),
@@ -89,7 +91,10 @@ SECONDS = (
     "HEAD_TIMEOUT",
     "BODY_TIMEOUT",
 )
-NUMBERS = ("PORT", "WEB_CONCURRENCY", "READ_LANES", "MAX_WAITING", "GRACEFUL_TIMEOUT")
+NUMBERS = (
+    *("PORT", "WEB_CONCURRENCY", "MAX_CONNECTIONS", "READ_LANES", "MAX_WAITING"),
+    "GRACEFUL_TIMEOUT",
+)
 
 REFUSED = [
     *((name, text) for name in SECONDS for text in ("0.0", "-1", "3600.5", "nan", "inf", "soon")),

@@ -10,6 +10,7 @@ import falcon
 from hello import problems
 from hello.backends import Backends
 from hello.batching import Batcher
+from hello.errors import SchemaOutdated
 from hello.lifecycle import Process, process
 from hello.middleware import CommonHeaders
 from hello.resources import docs, health
@@ -52,6 +53,11 @@ def create_app(
     app.req_options.strip_url_path_trailing_slash = True
     problems.register(app)
 
+    def outdated(req: Any, resp: Any, ex: SchemaOutdated, params: Any) -> None:
+        process.has_read = False  # the next probe looks for itself
+        problems.unavailable(req, resp, ex, params)
+
+    app.add_error_handler(SchemaOutdated, outdated)
     app.add_route("/", Root())
     app.add_route("/hello/{username}", Hello(users, usernames or Usernames(), time_zone, clock))
     app.add_route("/health", health.Summary(checks or {}, users.ping, process))

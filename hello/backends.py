@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,11 +11,12 @@ from hello.batching import Batcher
 from hello.breaker import Breaker
 from hello.cache import CacheConnection, CacheUnavailable
 from hello.cache_lanes import Cache, CacheReads, FillingReads, UpdatingWrites
-from hello.database import Route, Session, find, save
-from hello.errors import DatabaseUnavailable, Unavailable
+from hello.database import Current, Route, Session, find, save
+from hello.errors import DatabaseUnavailable, Misconfigured, Unavailable
+from hello.guard import Guard
 from hello.permission import Permission
 from hello.postgresql import PostgreSQL
-from hello.replica import FencedReads, Replica
+from hello.replica import FencedReads, Primary, Replica
 from hello.resources.health import Check
 from hello.settings import Settings, SettingsError
 from hello.sqlite import SQLiteFile, SQLiteMemory
@@ -31,14 +32,14 @@ class Backends:
         self._settings = settings
         self._primary: Route[Any]
         if settings.db_uri.is_memory:
-            self._primary = SQLiteMemory()
+            self._primary = Current(SQLiteMemory())
         elif settings.db_uri.is_sqlite:
-            self._primary = SQLiteFile(settings.db_uri.sqlite_path)
+            self._primary = Current(SQLiteFile(settings.db_uri.sqlite_path))
         else:
-            self._primary = self._postgresql(self._primary_uri)
-        self._primary_breaker = Breaker()
+            self._primary = self._guarded(self._primary_uri)
+        self._fence = Primary(self._session())
         self._replicas = [
-            (f"replica {n + 1}", self._postgresql(partial(self._replica_uri, n), False), Breaker())
+            (f"replica {n + 1}", self._guarded(partial(self._replica_uri, n), False), Breaker())
             for n in range(settings.replicas)
         ]
         self._cache: Cache | None = None
@@ -77,7 +78,7 @@ class Backends:
             Replica(name, Session(route, name), breaker)
             for name, route, breaker in turned[: len(self._replicas)]
         ]
-        return FencedReads(primary, self._primary_breaker, replicas)
+        return FencedReads(primary, self._fence, replicas)
 
     def checks(self) -> dict[str, Check]:
         """A check for each, on a connection of its own that is closed again."""
@@ -89,22 +90,44 @@ class Backends:
         return checks
 
     def _watch(self) -> None:
-        telemetry.BREAKERS.watch(("primary",), lambda: self._primary_breaker.is_open)
+        telemetry.BREAKERS.watch(("primary",), self._primary_is_left_alone)
         for name, _, breaker in self._replicas:
             telemetry.BREAKERS.watch((name,), partial(getattr, breaker, "is_open"))
         if (cache := self._cache) is not None:
             telemetry.BREAKERS.watch(("cache",), partial(getattr, cache.breaker, "is_open"))
             telemetry.SUSPENDED.watch((), partial(getattr, cache.permission, "suspended"))
 
+    def _primary_is_left_alone(self) -> bool:
+        failing = isinstance(self._primary, Guard) and self._primary.failing
+        return failing or self._fence.silent
+
     def _check_primary(self, timeout: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
         with closing(self._session()) as session:
             session.call(lambda connection: connection.find([""], deadline), deadline)
-            # Of nobody: it fails where writing would, and writes nothing.
-            session.call(lambda connection: connection.save({}, deadline), deadline)
+            self._rehearse(session, deadline)
         return {}
 
-    def _check_replica(self, route: PostgreSQL, breaker: Breaker, timeout: float) -> dict[str, Any]:
+    def check_writes(self, timeout: float) -> dict[str, Any]:
+        """Whether a PUT would be answered now."""
+        deadline = time.monotonic() + timeout
+        with closing(self._session()) as session:
+            self._rehearse(session, deadline)
+            if self._cache is not None:
+                try:
+                    self._ping_cache()
+                except Unavailable:
+                    self._check_suspending(session, deadline)
+        return {}
+
+    def _rehearse(self, session: Session[Any], deadline: float) -> None:
+        """Do what every PUT does, and write nothing."""
+        # Of nobody: it fails where writing would.
+        session.call(lambda connection: connection.save({}, deadline), deadline)
+        if self._cache is not None:
+            session.call(lambda connection: connection.cache_standing(deadline), deadline)
+
+    def _check_replica(self, route: Route[Any], breaker: Breaker, timeout: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
         with closing(self._session()) as primary, closing(Session(route, "replica")) as replica:
             replayed, _ = replica.call(lambda c: c.find_replayed([""], deadline), deadline)
@@ -119,33 +142,36 @@ class Backends:
 
     def _check_cache(self, timeout: float) -> dict[str, Any]:
         assert self._cache is not None
-        with closing(self._cache.connect()) as connection:
-            try:
-                connection.ping()
-            except CacheUnavailable as ex:
-                raise Unavailable(f"the cache does not answer: {ex}") from ex
-        self._check_suspending(timeout)
+        self._ping_cache()
+        deadline = time.monotonic() + timeout
+        # Unless the primary is away: its own check says so.
+        with closing(self._session()) as session, suppress(DatabaseUnavailable):
+            self._check_suspending(session, deadline)
         return {
             "breaker": _state(self._cache.breaker),
             "suspended": self._cache.permission.suspended,
         }
 
-    def _check_suspending(self, timeout: float) -> None:
-        """A role that may not suspend the cache can save nothing while the cache is away."""
-        deadline = time.monotonic() + timeout
-        with closing(self._session()) as session:
+    def _ping_cache(self) -> None:
+        assert self._cache is not None
+        with closing(self._cache.connect()) as connection:
             try:
-                allowed = session.call(
-                    lambda c: c.may_suspend_cache(deadline), deadline, "permission"
-                )
-            except DatabaseUnavailable:
-                return  # the primary's own check says so
-        if not allowed:
+                connection.ping()
+            except CacheUnavailable as ex:
+                raise Unavailable(f"the cache does not answer: {ex}") from ex
+
+    @staticmethod
+    def _check_suspending(session: Session[Any], deadline: float) -> None:
+        """A role that may not suspend the cache can save nothing while the cache is away."""
+        if not session.call(lambda c: c.may_suspend_cache(deadline), deadline, "permission"):
             raise Unavailable("the role may not update the table cache_use")
 
     def _session(self) -> Session[Any]:
         """One with the primary."""
         return Session(self._primary, "primary")
+
+    def _guarded(self, uri: Callable[[], str], takes_writes: bool = True) -> Route[Any]:
+        return Guard(Current(self._postgresql(uri, takes_writes)))
 
     def _postgresql(self, uri: Callable[[], str], takes_writes: bool = True) -> PostgreSQL:
         return PostgreSQL(
@@ -168,13 +194,13 @@ class Backends:
     def _primary_uri(self) -> str:
         uri = _current(self._settings.source.database_uri)
         if uri.is_sqlite:
-            raise DatabaseUnavailable("DB_URI: changed to SQLite, which needs a restart")
+            raise Misconfigured("DB_URI: changed to SQLite, which needs a restart")
         return uri.text
 
     def _replica_uri(self, number: int) -> str:
         uris = _current(self._settings.source.replica_uris)
         if not uris:
-            raise DatabaseUnavailable("DB_READ_URI: was removed, which needs a restart")
+            raise Misconfigured("DB_READ_URI: was removed, which needs a restart")
         return uris[number % len(uris)]
 
     def _cache_uri(self) -> str:
@@ -190,4 +216,4 @@ def _current(read: Callable[[], T]) -> T:
     try:
         return read()
     except SettingsError as ex:
-        raise DatabaseUnavailable(str(ex)) from None
+        raise Misconfigured(str(ex)) from None

@@ -42,12 +42,17 @@ class Finding(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was found. `primary` and `reads` are there always; `reads` is a look-up by lanes."""
+    """What was found.
+
+    `primary`, `reads` and `writes` are there always; `reads` is a look-up by lanes, and `writes`
+    is all that a PUT does, but for writing.
+    """
 
     #: What the settings name, in words.
     settings: str
     primary: Finding
     reads: Finding
+    writes: Finding
     replicas: Mapping[str, Finding] = {}
     cache: Finding | None = None
     seconds: float = 0.0
@@ -62,7 +67,7 @@ class Report(NamedTuple):
         """`ok`, `degraded` (reads are answered), or `unavailable`."""
         if self.reads.problem:
             return "unavailable"
-        failed = any(finding.problem for finding in self.dependencies.values())
+        failed = self.writes.problem or any(f.problem for f in self.dependencies.values())
         return "degraded" if failed else "ok"
 
     @property
@@ -77,18 +82,19 @@ class Report(NamedTuple):
         """Who a GET is answered for: `any` user, perhaps `stale`, `cached` users, or `none`."""
         if not self.reads.problem:
             return "stale" if self.primary.problem and self.replicas else "any"
-        return "cached" if self.cache and not self.cache.problem else "none"
+        if self.schema == "outdated" or not self.cache or self.cache.problem:
+            return "none"
+        return "cached"
 
     @property
     def put(self) -> bool:
-        return self.primary.problem is None
+        return self.writes.problem is None
 
     def lines(self) -> list[str]:
         """For people: a line for each thing."""
-        outdated = self.schema == "outdated"
         lines = [
             _line("settings", True, self.settings),
-            _line("primary", outdated or self.put, self._of_primary(), self.primary.seconds),
+            _line("primary", not self._of_primary(), self._of_primary(), self.primary.seconds),
             _line("schema", self.schema == "current", self._of_schema()),
         ]
         for name, finding in self.replicas.items():
@@ -103,7 +109,7 @@ class Report(NamedTuple):
             "none": "503",
         }
         lines.append(_line("GET", self.get == "any", answers[self.get]))
-        lines.append(_line("PUT", self.put, "" if self.put else "503"))
+        lines.append(_line("PUT", self.put, self._of_put()))
         return lines
 
     def document(self) -> dict[str, Any]:
@@ -132,6 +138,13 @@ class Report(NamedTuple):
         if self.primary.problem and self.schema != "outdated":
             return self.primary.reason
         return ""
+
+    def _of_put(self) -> str:
+        if self.put:
+            return ""
+        # Unless another line says so already.
+        said = self.primary.problem or isinstance(self.writes.problem, SchemaOutdated)
+        return "503" if said else f"503: {self.writes.reason}"
 
     def _of_schema(self) -> str:
         if self.schema == "outdated":
@@ -197,10 +210,7 @@ def ask_at_once(checks: Mapping[str, Check], timeout: float) -> dict[str, Findin
 def examine(settings: Settings, timeout: float = TIMEOUT) -> Report:
     """Ask everything that the settings name."""
     start = time.monotonic()
-    backends = Backends(settings)
-    checks = backends.checks()
-    users = backends.users()
-    checks["reads"] = _nothing_more(users.ping)
+    checks = {name: _alone(settings, name) for name in _checks(settings)}
     if _lacks_its_file(settings):
         # SQLite would create it.
         checks = dict.fromkeys(checks, _no_file)
@@ -213,10 +223,26 @@ def examine(settings: Settings, timeout: float = TIMEOUT) -> Report:
         settings=_described(settings),
         primary=found.pop("primary"),
         reads=found.pop("reads"),
+        writes=found.pop("writes"),
         cache=found.pop("cache", None),
         replicas=found,
         seconds=time.monotonic() - start,
     )
+
+
+def _checks(settings: Settings) -> dict[str, Check]:
+    backends = Backends(settings)
+    reads = _nothing_more(backends.users().ping)
+    return {**backends.checks(), "reads": reads, "writes": backends.check_writes}
+
+
+def _alone(settings: Settings, name: str) -> Check:
+    """A check that shares nothing with the others, so that a thread can run it."""
+
+    def check(timeout: float) -> Mapping[str, Any]:
+        return _checks(settings)[name](timeout)
+
+    return check
 
 
 def _nothing_more(ping: Callable[[float], None]) -> Check:

@@ -38,6 +38,9 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
+#: Seconds for which a connection is trusted to have the schema that it was seen to have.
+SCHEMA_TERM = 5.0
+
 AnyConnection = TypeVar("AnyConnection", bound=Connection)
 OpenedConnection = TypeVar("OpenedConnection", bound=Connection, covariant=True)
 
@@ -47,6 +50,30 @@ class Route(Protocol[OpenedConnection]):
 
     def connect(self, deadline: float) -> OpenedConnection:
         """Raises DatabaseUnavailable."""
+
+
+class Current(Generic[AnyConnection]):
+    """A route whose connections have the current schema, and are prepared."""
+
+    def __init__(self, route: Route[AnyConnection]) -> None:
+        self._route = route
+
+    def connect(self, deadline: float) -> AnyConnection:
+        connection = self._route.connect(deadline)
+        try:
+            check_schema(connection, deadline)
+            connection.prepare(deadline)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def check_schema(connection: Connection, deadline: float) -> None:
+    """Raises SchemaOutdated if the database lacks a script of this release."""
+    missing = schema.pending(connection.applied(deadline))
+    if missing:
+        raise SchemaOutdated(f"the schema lacks {', '.join(missing)}: run python -m hello migrate")
 
 
 def find(
@@ -75,7 +102,9 @@ class _Observers(dict[str, Callable[[float], None]]):
 class Session(Generic[AnyConnection]):
     """One connection, opened when first needed and replaced when it fails.
 
-    A connection under which anything went wrong but the data is never used again.
+    `route` opens connections that have the current schema; now and then it is looked at again,
+    since somebody may revert it. A connection under which anything went wrong but the data is
+    never used again.
     `name` tells the databases of a service apart in the log and, without a number after it,
     in figures.
     """
@@ -86,6 +115,8 @@ class Session(Generic[AnyConnection]):
         self._kind = name.partition(" ")[0]
         self._observers = _Observers(self._kind)
         self._connection: AnyConnection | None = None
+        #: When its schema is to be looked at again.
+        self._check_at = 0.0
         self._failing = False
 
     def lane(
@@ -158,15 +189,20 @@ class Session(Generic[AnyConnection]):
         self, operation: Callable[[AnyConnection], Result], deadline: float, statement: str
     ) -> Result:
         connection = self._connection
-        if connection is None:
-            start = time.monotonic()
-            try:
-                connection = self._open(deadline)
-            finally:
-                self._observers["connect"](time.monotonic() - start)
-        self._connection = None
         start = time.monotonic()
+        if connection is None:
+            try:
+                connection = self._route.connect(deadline)
+            finally:
+                opened = time.monotonic()
+                self._observers["connect"](opened - start)
+            start = opened
+            self._check_at = start + SCHEMA_TERM
+        self._connection = None
         try:
+            if start > self._check_at:
+                check_schema(connection, deadline)
+                self._check_at = start + SCHEMA_TERM
             result = operation(connection)
         except Rejected:
             self._connection = connection
@@ -178,17 +214,3 @@ class Session(Generic[AnyConnection]):
             self._observers[statement](time.monotonic() - start)
         self._connection = connection
         return result
-
-    def _open(self, deadline: float) -> AnyConnection:
-        connection = self._route.connect(deadline)
-        try:
-            missing = schema.pending(connection.applied(deadline))
-            if missing:
-                raise SchemaOutdated(
-                    f"the schema lacks {', '.join(missing)}: run python -m hello migrate"
-                )
-            connection.prepare(deadline)
-        except BaseException:
-            connection.close()
-            raise
-        return connection

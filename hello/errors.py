@@ -6,6 +6,7 @@
     │   ├── DeadlineExceeded     the request's time is up
     │   └── DatabaseUnavailable  no connection, or the statement did not finish
     │       ├── ConnectionBroken it broke under a statement: worth one more try
+    │       ├── Misconfigured    a mounted setting is wrong: nobody was asked
     │       └── SchemaOutdated   the database waits for `python -m hello migrate`
     └── Rejected                 the database refuses this very value
 
@@ -39,6 +40,10 @@ class DatabaseUnavailable(Unavailable):
 
 
 class ConnectionBroken(DatabaseUnavailable):
+    pass
+
+
+class Misconfigured(DatabaseUnavailable):
     pass
 
 

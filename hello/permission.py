@@ -29,7 +29,7 @@ from gevent.lock import Semaphore
 
 from hello.breaker import Breaker
 from hello.database import Session
-from hello.errors import DatabaseUnavailable
+from hello.errors import DatabaseUnavailable, SchemaOutdated
 from hello.models import CacheStanding
 from hello.postgresql import PostgreSQLConnection
 from hello.telemetry import count
@@ -73,7 +73,7 @@ class Permission:
         self._clock = clock
         self._sleep = sleep
         self._lock = Semaphore()
-        self._breaker = Breaker(clock=clock)
+        self._breaker = Breaker(PATIENCE, clock)
         #: The last one that the primary named.
         self.generation: int | None = None
         #: Until when the primary's word holds, if it said that the cache may be used.
@@ -94,7 +94,7 @@ class Permission:
         """
         if not self._usable and not self.suspended and self._breaker.allows():
             if self._breaker.is_open:
-                gevent.spawn(self._try_to_ask, deadline)
+                gevent.spawn(self._try_to_ask, float("inf"))
             else:
                 self._try_to_ask(deadline)
         if self.suspended or self.generation is None:
@@ -147,10 +147,15 @@ class Permission:
         return self._clock() + seconds + CLOCKS < self._suspended_until
 
     def _try_to_ask(self, deadline: float) -> None:
+        end = self._clock() + PATIENCE
         try:
-            self._ask(min(deadline, self._clock() + PATIENCE))
+            self._ask(min(deadline, end))
+        except SchemaOutdated:
+            self._breaker.succeeded()  # it is there, and nobody may read
         except DatabaseUnavailable:
-            self._breaker.failed()
+            # It is not to blame if there was little time left for it.
+            if end <= deadline or self._clock() < deadline:
+                self._breaker.failed()
         else:
             self._breaker.succeeded()
 

@@ -8,6 +8,7 @@ hosts are resolved and tried here, one address at a time.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -86,7 +87,9 @@ def _wait(connection: Any) -> None:
         if remaining <= 0:
             raise _TimedOut
         wait = wait_read if state == extensions.POLL_READ else wait_write
-        wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
+        # Looked at once more after that: the answer may have come while this process stood still.
+        with suppress(_TimedOut):
+            wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
 
 
 class Position(NamedTuple):
@@ -187,9 +190,12 @@ class PostgreSQLConnection:
         return CacheStanding(*rows[0])
 
     def applied(self, deadline: float) -> list[str]:
-        if not self.execute(f"SELECT to_regclass('{schema.HISTORY}')", None, deadline)[0][0]:
-            return []
-        return [name for (name,) in self.execute(schema.SELECT_APPLIED, None, deadline)]
+        try:
+            return [name for (name,) in self.execute(schema.SELECT_APPLIED, None, deadline)]
+        except ConnectionBroken as ex:
+            if isinstance(ex.__cause__, errors.UndefinedTable):
+                return []
+            raise
 
     def close(self) -> None:
         self._connection.close()

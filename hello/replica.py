@@ -16,7 +16,7 @@ import gevent
 
 from hello.breaker import Breaker
 from hello.database import Session, find
-from hello.errors import DatabaseUnavailable, Rejected
+from hello.errors import DatabaseUnavailable, Rejected, SchemaOutdated
 from hello.models import Birthday
 from hello.postgresql import Position, PostgreSQLConnection
 from hello.telemetry import LAG, count
@@ -27,14 +27,53 @@ PATIENCE = 0.005
 POLL_INTERVAL = 0.0005
 #: Seconds for which a replica that did not is left alone.
 LAG_COOLDOWN = 0.25
-
-
 #: Seconds until a replica that follows another primary is looked at again.
 FOREIGN_COOLDOWN = 10.0
-#: Seconds for which a replica may be silent while the primary is there.
+#: Seconds for which the primary, or a replica, may be silent while somebody else may answer.
 SILENCE = 0.5
+#: Seconds between two questions to a primary that was silent.
+RETRY_INTERVAL = 0.5
+#: Seconds for which such a question may wait for a connection.
+CONNECTING = 10.0
 
 log = logging.getLogger(__name__)
+
+
+class Primary:
+    """Whether the primary is silent, as all lanes of a worker know it.
+
+    While it is, no lane asks it: a greenlet does, with `session`, until it answers in time.
+    """
+
+    def __init__(self, session: Session[PostgreSQLConnection]) -> None:
+        self._session = session
+        self.silent = False
+
+    def fell_silent(self) -> None:
+        if not self.silent:
+            self.silent = True
+            gevent.spawn(self._wait_for_it)
+
+    def _wait_for_it(self) -> None:
+        try:
+            while not self._answers():
+                gevent.sleep(RETRY_INTERVAL)
+        finally:
+            self.silent = False
+            self._session.close()
+
+    def _answers(self) -> bool:
+        try:
+            self._session.call(
+                lambda connection: connection.flushed(time.monotonic() + SILENCE),
+                time.monotonic() + CONNECTING,
+                "fence",
+            )
+        except SchemaOutdated:
+            return True  # readers will hear the same
+        except DatabaseUnavailable:
+            return False
+        return True
 
 
 class Replica(NamedTuple):
@@ -47,18 +86,19 @@ class Replica(NamedTuple):
 class FencedReads:
     """A read lane: a replica's rows where they are fresh, the primary's where not.
 
-    If the primary cannot be asked, a replica answers unfenced, and the birthdays are
-    marked stale. `replicas` are tried in order; the first that is healthy is used.
+    If the primary cannot be asked, or does not answer in time, a replica answers unfenced, and
+    the birthdays are marked stale. `replicas` are tried in order; the first that is healthy is
+    used.
     """
 
     def __init__(
         self,
-        primary: Session[PostgreSQLConnection],
-        primary_breaker: Breaker,
+        session: Session[PostgreSQLConnection],
+        primary: Primary,
         replicas: Sequence[Replica],
     ) -> None:
+        self._session = session
         self._primary = primary
-        self._primary_breaker = primary_breaker
         self._replicas = replicas
 
     def __call__(
@@ -73,38 +113,50 @@ class FencedReads:
                 if fence is not None:
                     break  # the primary is there, and nearer than the next replica
         count("primary_reads")
-        found = self._primary.run(find, names, deadline)
-        self._primary_breaker.succeeded()
-        return found
+        return self._session.run(find, names, deadline)
 
     def _fence(self, deadline: float) -> Position | None:
-        """How far the primary's log is flushed now; None if the primary is away."""
-        if not self._primary_breaker.allows():
+        """How far the primary's log is flushed now; None if the primary is away.
+
+        Raises SchemaOutdated: then it is there, and the replica may not know it yet.
+        """
+        if self._primary.silent:
             return None
+        end = time.monotonic() + SILENCE
         try:
-            fence = self._primary.call(
-                lambda connection: connection.flushed(deadline), deadline, "fence"
+            return self._session.call(
+                # Its own time, if the session had to do something else first.
+                lambda connection: connection.flushed(min(deadline, time.monotonic() + SILENCE)),
+                min(deadline, end),
+                "fence",
             )
+        except SchemaOutdated:
+            raise
         except DatabaseUnavailable:
-            self._primary_breaker.failed()
+            # If it failed before its time was up, so will the next question; if its time was
+            # short, that says nothing about it.
+            if end <= time.monotonic() and end <= deadline:
+                self._primary.fell_silent()
             return None
-        self._primary_breaker.succeeded()
-        return fence
 
     def _read(
         self, replica: Replica, names: Mapping[str, object], fence: Position | None, deadline: float
     ) -> dict[str, Birthday] | None:
         """The replica's rows; None if they are too old or do not come."""
-        patience = time.monotonic() + PATIENCE
-        if fence is not None:
-            deadline = min(deadline, time.monotonic() + SILENCE)
+        start = time.monotonic()
+        patience, end = start + PATIENCE, start + SILENCE
+        short = deadline < end
+        if fence is not None or replica is not self._replicas[-1]:
+            deadline = min(deadline, end)
         while True:
             try:
                 replayed, rows = replica.session.call(
                     lambda connection: connection.find_replayed(names, deadline), deadline, "find"
                 )
             except DatabaseUnavailable:
-                replica.breaker.failed()
+                # It is not to blame if there was little time left for it.
+                if not short or time.monotonic() < deadline:
+                    replica.breaker.failed()
                 count("replica_failures")
                 return None
             except Rejected:

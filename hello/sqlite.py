@@ -11,7 +11,7 @@ import msgspec
 import peewee
 
 from hello import schema, statements
-from hello.errors import DatabaseUnavailable, Rejected
+from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
 from hello.models import Birthday
 
 #: Seconds between two tries while another process holds SQLite's write lock.
@@ -113,6 +113,9 @@ def patiently(call: Callable[[], Any], deadline: float) -> Any:
             raise Rejected("the database cannot store this value") from ex
         except sqlite3.Error as ex:
             code = getattr(ex, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_ERROR:
+                # The statement is wrong for this schema: whoever connects anew learns why.
+                raise ConnectionBroken(str(ex)) from ex
             if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise DatabaseUnavailable(str(ex)) from ex
             if time.monotonic() > deadline:

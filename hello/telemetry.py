@@ -199,7 +199,7 @@ SUSPENDED = Gauge(
 )
 BREAKERS = Gauge(
     "hello_breaker_open",
-    "1 while a dependency is left alone by some worker, else 0.",
+    "1 while a dependency is left alone by some worker, since it failed, else 0.",
     "dependency",
     combine=max,
 )

@@ -1,6 +1,7 @@
 """For probes and for people.
 
-Liveness never asks the database: restarting the service does not mend a database.
+Liveness never asks the database: restarting the service does not mend a database. Readiness asks
+until it was answered once: taking every pod out of the Service does not mend it either.
 """
 
 import json
@@ -10,12 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import falcon
+import gevent
 
-from hello.errors import Unavailable
+from hello.errors import SchemaOutdated, Unavailable
 from hello.lifecycle import Process
 
 #: Seconds. Shorter than the timeout of any sensible probe.
 TIMEOUT = 1.0
+#: Seconds between two looks, at least, whether a service that is ready has still a current schema.
+LOOK_INTERVAL = 5.0
 
 #: Asks a dependency, within the given seconds, and returns what else there is to say of
 #: it. Raises Unavailable.
@@ -50,24 +54,46 @@ class Startup:
 
 
 class Ready:
-    """`/health/ready`: requests can be answered: not draining, data can be read, schema current."""
+    """`/health/ready`: requests may come: data was read once, with a current schema.
+
+    It stays so while the databases are away, since they are away for every pod: without any that
+    is ready, clients would be refused, where a 503 says when to come back. Only a schema that
+    turns out to be outdated takes it back: that is looked for in the background, and no probe
+    waits for it. See docs/decisions/readiness.md.
+    """
 
     def __init__(self, read: Callable[[float], None], process: Process) -> None:
         self._read = read
         self._process = process
+        self._look_at = 0.0
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         if self._process.draining:
             _answer(resp, False, {"status": "draining"})
             return
-        try:
-            self._read(TIMEOUT)
-        except Unavailable as ex:
-            _answer(resp, False, {"status": "unavailable", "reason": ex.detail})
+        if self._process.has_read:
+            if time.monotonic() >= self._look_at:
+                self._look_at = time.monotonic() + LOOK_INTERVAL
+                gevent.spawn(self._look)
         else:
-            _answer(resp, True, {"status": "ready"})
+            try:
+                self._read(TIMEOUT)
+            except Unavailable as ex:
+                _answer(resp, False, {"status": "unavailable", "reason": ex.detail})
+                return
+            self._process.has_read = True
+            self._look_at = time.monotonic() + LOOK_INTERVAL
+        _answer(resp, True, {"status": "ready"})
 
     on_head = on_get
+
+    def _look(self) -> None:
+        try:
+            self._read(TIMEOUT)
+        except SchemaOutdated:
+            self._process.has_read = False
+        except Unavailable:
+            pass
 
 
 class Summary:

@@ -5,13 +5,15 @@ from pathlib import Path
 from threading import Barrier
 from time import sleep
 
+import gevent
 import pytest
 
 from hello import schema
 from hello.app import create_app
-from hello.database import Session, find, save
+from hello.database import Current, Session, find, save
 from hello.errors import DatabaseUnavailable, SchemaOutdated
 from hello.lifecycle import Process
+from hello.resources import health
 from hello.settings import DatabaseURI
 from hello.sqlite import SQLiteConnection, SQLiteFile
 from hello.users import Users
@@ -92,6 +94,56 @@ def test_only_readiness_and_the_summary_ask_the_database() -> None:
     assert len(deadlines) == 2
 
 
+def test_a_service_that_was_ready_stays_ready_and_no_probe_asks_again() -> None:
+    asked: list[float] = []
+    fail: list[Exception] = [DOWN]
+
+    def lane(batch: object, deadline: float) -> dict:
+        asked.append(deadline)
+        for ex in fail:
+            raise ex
+        return {}
+
+    client = Client(create_app(Users([lane], [lane])))
+    for _ in range(2):
+        assert client.ask("GET", "/health/ready").status_int == 503
+    fail.clear()
+    assert client.ask("GET", "/health/ready").status_int == 200
+    assert len(asked) == 3
+    fail.append(DOWN)
+    for _ in range(5):
+        assert client.ask("GET", "/health/ready").json == {"status": "ready"}
+    assert len(asked) == 3
+    assert client.ask("GET", "/health").status_int == 503
+
+
+@pytest.mark.parametrize("found", [None, DOWN, SchemaOutdated("the schema lacks 0002")])
+def test_a_ready_service_looks_now_and_then_whether_the_schema_is_current(
+    monkeypatch: pytest.MonkeyPatch, found: Exception | None
+) -> None:
+    monkeypatch.setattr(health, "LOOK_INTERVAL", 0.0)
+    asked: list[float] = []
+
+    def lane(batch: object, deadline: float) -> dict:
+        asked.append(deadline)
+        if found and len(asked) > 1:
+            raise found
+        return {}
+
+    client = Client(create_app(Users([lane], [lane])))
+    assert client.ask("GET", "/health/ready").status_int == 200
+    # This probe does not wait for what it begins.
+    assert client.ask("GET", "/health/ready").status_int == 200
+    assert len(asked) == 1
+    gevent.sleep(0.01)
+    assert len(asked) == 2
+    response = client.ask("GET", "/health/ready")
+    if isinstance(found, SchemaOutdated):
+        assert (response.status_int, response.json["reason"]) == (503, str(found))
+    else:
+        assert response.status_int == 200
+
+
 def test_requests_for_the_summary_share_the_checks(users: Users) -> None:
     running: list[None] = []
     peaks: list[int] = []
@@ -143,7 +195,7 @@ def test_a_service_on_an_old_schema_says_so_until_it_was_migrated(
             connections.append(super().connect(deadline))
             return connections[-1]
 
-    route = Route(str(path))
+    route = Current(Route(str(path)))
     client = Client(create_app(Users([Session(route).lane(find)], [Session(route).lane(save)])))
     reason = f"the schema lacks {', '.join(schema.NAMES)}: run python -m hello migrate"
     response = client.ask("GET", "/health/ready")

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -164,3 +165,68 @@ class KubeProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+
+class Kubelet:
+    """Asks services whether they are ready, and lets a balancer have those that are.
+
+    A service is dropped after `FAILURES` answers in a row that say no, or none.
+    """
+
+    INTERVAL = 0.2
+    FAILURES = 2
+
+    def __init__(self, balancer: Balancer) -> None:
+        self._balancer = balancer
+        self.port = balancer.port
+        self._services: dict[str, Service] = {}
+        self._failures: dict[str, int] = {}
+        #: How often each was asked.
+        self.probes: Counter[str] = Counter()
+        #: Those that the balancer has.
+        self.ready: set[str] = set()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._probe, daemon=True)
+
+    def watch(self, name: str, service: Service) -> None:
+        self._failures[name] = 0
+        self._services[name] = service
+
+    def go_on(self, probes: int) -> None:
+        """Wait until each service was asked so often again."""
+        before = Counter(self.probes)
+        eventually(
+            lambda: all(self.probes[name] - before[name] >= probes for name in self._services),
+            within=60,
+        )
+
+    def _probe(self) -> None:
+        while not self._stopped.wait(self.INTERVAL):
+            for name, service in list(self._services.items()):
+                self._judge(name, service, self._says_ready(service))
+                self.probes[name] += 1
+
+    @staticmethod
+    def _says_ready(service: Service) -> bool:
+        try:
+            with service.client(timeout=3) as client:
+                return client.request("GET", "/health/ready").status == 200
+        except OSError:
+            return False
+
+    def _judge(self, name: str, service: Service, ready: bool) -> None:
+        self._failures[name] = 0 if ready else self._failures[name] + 1
+        if ready and name not in self.ready:
+            self._balancer.add(name, service)
+            self.ready.add(name)
+        elif self._failures[name] >= self.FAILURES and name in self.ready:
+            self._balancer.drop(name)
+            self.ready.discard(name)
+
+    def __enter__(self) -> "Kubelet":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stopped.set()
+        self._thread.join()

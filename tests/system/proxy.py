@@ -4,6 +4,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from dataclasses import dataclass
 
 PASS, REFUSE, BLACKHOLE = "pass", "refuse", "blackhole"
@@ -29,6 +30,10 @@ class Proxy:
 
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
+        #: Connections that were made to it, in all.
+        self.accepted = 0
+        #: Seconds by which bytes come later, each way.
+        self.delay = 0.0
         self._gate = _open_gate()
         self._mode = PASS
         self._pairs: set[_Pair] = set()
@@ -83,6 +88,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            self.accepted += 1
             if self._mode == REFUSE:
                 _reset(client)
                 continue
@@ -108,6 +114,8 @@ class Proxy:
     def _copy(self, pair: _Pair, source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(65536):
+                if self.delay:
+                    time.sleep(self.delay)
                 pair.gate.wait()
                 if source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise ConnectionResetError

@@ -354,3 +354,16 @@ def migrate(
         text=True,
         timeout=120,
     )
+
+
+def check(**settings: str) -> dict:
+    """What `python -m hello check` says, and `exit`, its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hello", "check", "--json"],
+        env={"PATH": os.environ["PATH"], "SECRETS_DIR": "/nonexistent"} | settings,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr == ""
+    return json.loads(done.stdout) | {"exit": done.returncode}

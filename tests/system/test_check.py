@@ -13,7 +13,7 @@ import pytest
 
 from tests.system.deployment import DATABASE, Deployment, blackholed
 from tests.system.postgres import Cluster
-from tests.system.service import migrate
+from tests.system.service import Service, migrate
 
 #: In every URI here: whatever is printed must not hold it.
 SECRET = "s3cr%65t"
@@ -202,6 +202,38 @@ def test_a_role_that_may_not_suspend_the_cache(deployment: Deployment) -> None:
     lines = check(1, DB_URI=uri, CACHE_URI=deployment.cache.uri)
     assert lines["cache"] == "FAILED: the role may not update the table cache_use"
     assert lines["GET"] == lines["PUT"] == "ok"
+    # With the cache away, each PUT would have to.
+    deployment.cache.kill()
+    lines = check(1, DB_URI=uri, CACHE_URI=deployment.cache.uri)
+    assert (lines["primary"], lines["GET"]) == ("ok", "ok")
+    assert lines["PUT"] == "FAILED: 503: the role may not update the table cache_use"
+    with (
+        Service(DB_URI=uri, CACHE_URI=deployment.cache.uri).wait_until() as service,
+        service.client() as client,
+    ):
+        assert client.get("alice").status in (200, 404)
+        assert client.put("alice", "1990-05-17").status == 503
+
+
+def test_a_role_that_may_not_ask_whether_the_cache_may_be_used(deployment: Deployment) -> None:
+    primary = deployment.primary
+    role = primary.create_role("right", DATABASE)
+    primary.query(f"REVOKE SELECT ON cache_use FROM {role}", DATABASE)
+    uri = primary.uri(DATABASE, role=role, password="right")
+    settings = {"DB_URI": uri, "CACHE_URI": deployment.cache.uri}
+    lines = check(1, **settings)
+    assert lines["primary"] == "FAILED: permission denied for table cache_use"
+    assert (lines["GET"], lines["PUT"]) == ("ok", "FAILED: 503")
+    with Service(**settings).wait_until() as service, service.client() as client:
+        assert client.get("alice").status in (200, 404)
+        assert client.put("alice", "1990-05-17").status == 503
+        health = client.request("GET", "/health").json
+        assert (health["status"], health["dependencies"]["primary"]["state"]) == (
+            "degraded",
+            "down",
+        )
+    # Without a cache nobody needs it.
+    assert check(0, DB_URI=uri)["PUT"] == "ok"
 
 
 def test_a_standby_for_a_primary(deployment: Deployment) -> None:

@@ -7,6 +7,7 @@ from itertools import count
 
 import pytest
 
+from hello.guard import PAUSE
 from tests.system.postgres import Cluster
 from tests.system.processes import eventually
 from tests.system.proxy import BLACKHOLE, PASS, REFUSE, Proxy
@@ -79,12 +80,12 @@ def test_a_fault_is_answered_in_time_and_ends_without_a_restart(
                 live, startup, ready, health, *answers = crowd.ask(requests)
                 assert time.monotonic() - start < BOUND
                 assert all(_is_try_later(answer) for answer in answers)
-                # Restarting the service would not help; sending requests elsewhere would.
-                assert (live.status, startup.status, ready.status) == (200, 200, 503)
+                # Neither restarting the service would help nor asking others of it.
+                assert (live.status, startup.status, ready.status) == (200, 200, 200)
                 assert health.status == 503
                 assert health.json["dependencies"]["primary"]["state"] == "down"
 
-        service.wait_until()
+        service.wait_until("/hello/user-0")
         live, startup, ready, health, *answers = crowd.ask(requests)
         assert (live.status, startup.status, ready.status) == (200, 200, 200)
         assert health.status == 200
@@ -148,6 +149,35 @@ def test_connections_that_end_under_load_fail_no_request(
                 assert shared_cluster.terminate_sessions(database) == LANES
         running.go_on()
     assert set(answers) <= {200, 204, 404}
+
+
+def test_few_connects_are_tried_while_each_is_reset_however_many_requests_come(
+    shared_cluster: Cluster, database: str, proxy: Proxy
+) -> None:
+    workers = 2
+    uri = shared_cluster.uri(database, proxy.port)
+    statuses: list[int] = []
+
+    def request(client: Client, number: int) -> None:
+        kinds = [put("alice", "1990-05-17"), get("alice"), ("GET", "/health")]
+        statuses.append(client.request(*kinds[number % 3]).status)
+
+    with (
+        Service(DB_URI=uri, WEB_CONCURRENCY=str(workers)).wait_until() as service,
+        load(service, 24, request) as running,
+    ):
+        running.go_on()
+        proxy.mode = REFUSE
+        proxy.reset()
+        running.go_on()
+        began, before, first = time.monotonic(), proxy.accepted, len(statuses)
+        eventually(lambda: len(statuses) - first > 1_000, within=60)
+        tried, seconds = proxy.accepted - before, time.monotonic() - began
+        assert set(statuses[first:]) == {503}
+        # Each worker makes one at a time, and a pause before it.
+        assert tried <= workers * (1 + seconds / PAUSE[0])
+        proxy.mode = PASS
+        eventually(lambda: set(statuses[-24:]) <= {200, 204})
 
 
 def test_more_requests_than_may_wait_are_refused_at_once(

@@ -13,7 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.system.deployment import Deployment
+from tests.system.postgres import Cluster
 from tests.system.processes import eventually, free_port
+from tests.system.proxy import PASS, REFUSE, Proxy
 from tests.system.service import Service, Wire, head, migrate
 
 USER = "/hello/{username}"
@@ -314,3 +316,22 @@ def test_a_slow_client_of_the_admin_port_is_ended() -> None:
         slow.send(b"GET /metrics HTTP/1.1\r\nHost: he")
         assert slow.closed()
         assert silent.closed()
+
+
+def test_a_primary_that_is_away_shows_without_a_replica_and_without_requests(
+    shared_cluster: Cluster, database: str, proxy: Proxy
+) -> None:
+    with observed(DB_URI=shared_cluster.uri(database, proxy.port)) as (service, port):
+
+        def left_alone() -> float:
+            return Scrape(port)["hello_breaker_open", "primary"]
+
+        assert left_alone() == 0
+        proxy.mode = REFUSE
+        proxy.reset()
+        with service.client() as client:
+            assert client.get("nobody").status == 503
+        assert left_alone() == 1
+        # Nobody asks any more, and yet it is seen that the primary is back.
+        proxy.mode = PASS
+        eventually(lambda: left_alone() == 0)

@@ -175,7 +175,7 @@ def test_failover_to_a_standby(cluster: Cluster) -> None:
             cluster.kill()
             assert client.put("alice", "1990-05-18").status == 503
             standby.promote()
-            service.wait_until()
+            service.wait_until("/health")
             assert client.put("alice", "1990-05-19").status == 204
             assert service.workers == workers
         assert standby.query("SELECT date_of_birth::text FROM users") == [("1990-05-19",)]

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import pytest
 
 from hello.check import GRACE, Finding, Report, ask, ask_at_once
-from hello.errors import DatabaseUnavailable, SchemaOutdated
+from hello.errors import DatabaseUnavailable, SchemaOutdated, Unavailable
 
 UP = Finding(0.0123)
 DOWN = Finding(2.0, DatabaseUnavailable("connection refused"))
 OUTDATED = Finding(0.01, SchemaOutdated("the schema lacks 0001: run python -m hello migrate"))
+DENIED = Finding(0.01, Unavailable("the role may not update the table cache_use"))
 FOLLOWS = Finding(0.02, None, {"breaker": "closed", "lag_bytes": 4711})
 
 
@@ -72,22 +73,32 @@ def test_a_mistake_of_ours_is_not_taken_for_a_fault() -> None:
 @pytest.mark.parametrize(
     ("report", "status", "schema", "get", "put"),
     [
-        (Report("", UP, UP), "ok", "current", "any", True),
-        (Report("", UP, UP, {"replica 1": FOLLOWS}, UP), "ok", "current", "any", True),
-        (Report("", UP, UP, {"replica 1": DOWN}), "degraded", "current", "any", True),
-        (Report("", UP, UP, {}, DOWN), "degraded", "current", "any", True),
+        (Report("", UP, UP, UP), "ok", "current", "any", True),
+        (Report("", UP, UP, UP, {"replica 1": FOLLOWS}, UP), "ok", "current", "any", True),
+        (Report("", UP, UP, UP, {"replica 1": DOWN}), "degraded", "current", "any", True),
+        (Report("", UP, UP, UP, {}, DOWN), "degraded", "current", "any", True),
         # It can be read and not written: a role without the right to, or a standby.
-        (Report("", DOWN, UP), "degraded", "unknown", "any", False),
-        (Report("", DOWN, UP, {"replica 1": UP}), "degraded", "unknown", "stale", False),
+        (Report("", DOWN, UP, DOWN), "degraded", "unknown", "any", False),
+        (Report("", DOWN, UP, DOWN, {"replica 1": UP}), "degraded", "unknown", "stale", False),
         (
-            Report("", DOWN, DOWN, {"replica 1": DOWN}, UP),
+            Report("", DOWN, DOWN, DOWN, {"replica 1": DOWN}, UP),
             "unavailable",
             "unknown",
             "cached",
             False,
         ),
-        (Report("", DOWN, DOWN, {}, DOWN), "unavailable", "unknown", "none", False),
-        (Report("", OUTDATED, OUTDATED), "unavailable", "outdated", "none", False),
+        (Report("", DOWN, DOWN, DOWN, {}, DOWN), "unavailable", "unknown", "none", False),
+        (Report("", OUTDATED, OUTDATED, OUTDATED), "unavailable", "outdated", "none", False),
+        # Nobody is answered on an old schema, cached or not.
+        (
+            Report("", OUTDATED, OUTDATED, OUTDATED, {"replica 1": OUTDATED}, UP),
+            "unavailable",
+            "outdated",
+            "none",
+            False,
+        ),
+        # Whatever a PUT needs: with the cache away, a right that nobody uses while it is there.
+        (Report("", UP, UP, DENIED, {}, DOWN), "degraded", "current", "any", False),
     ],
 )
 def test_what_it_means(report: Report, status: str, schema: str, get: str, put: bool) -> None:
@@ -105,7 +116,11 @@ def test_what_it_means(report: Report, status: str, schema: str, get: str, put: 
 
 def test_lines() -> None:
     report = Report(
-        "PostgreSQL, 2 replicas", OUTDATED, DOWN, {"replica 1": FOLLOWS, "replica 2": OUTDATED}
+        "PostgreSQL, 2 replicas",
+        OUTDATED,
+        DOWN,
+        OUTDATED,
+        {"replica 1": FOLLOWS, "replica 2": OUTDATED},
     )
     assert report.lines() == [
         "settings   ok               PostgreSQL, 2 replicas",
@@ -119,8 +134,15 @@ def test_lines() -> None:
     ]
 
 
+def test_why_a_put_would_fail_is_said_once() -> None:
+    assert Report("", UP, UP, DENIED, {}, DOWN).lines()[-1] == (
+        "PUT        FAILED           503: the role may not update the table cache_use"
+    )
+    assert Report("", DOWN, UP, DOWN).lines()[-1] == "PUT        FAILED           503"
+
+
 def test_document() -> None:
-    report = Report("", DOWN, UP, {"replica 1": FOLLOWS}, UP, seconds=2.00049)
+    report = Report("", DOWN, UP, DOWN, {"replica 1": FOLLOWS}, UP, seconds=2.00049)
     assert report.document() == {
         "status": "degraded",
         "seconds": 2.0,

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from hello import schema, telemetry
-from hello.database import Session
+from hello.database import Current, Session
 from hello.errors import (
     ConnectionBroken,
     DatabaseUnavailable,
@@ -84,7 +84,7 @@ def route() -> FakeRoute:
 @pytest.fixture
 def session(route: FakeRoute) -> Callable:
     """A lane."""
-    return Session(route).lane(FakeConnection.run)
+    return Session(Current(route)).lane(FakeConnection.run)
 
 
 def test_a_connection_is_opened_when_first_needed_and_kept(
@@ -115,7 +115,7 @@ def test_every_step_is_told_the_same_deadline() -> None:
         return {}
 
     deadline = time.monotonic() + 10
-    Session(Route()).lane(statement)({"a": 1}, deadline)
+    Session(Current(Route())).lane(statement)({"a": 1}, deadline)
     assert told == [deadline] * 3
 
 
@@ -299,7 +299,7 @@ def test_a_rejected_value_is_no_outage(
 
 def test_figures_tell_what_happened(route: FakeRoute, deadline: float) -> None:
     seconds = telemetry.STATEMENT_SECONDS
-    lane = Session(route, "counted 2").lane(FakeConnection.run)
+    lane = Session(Current(route), "counted 2").lane(FakeConnection.run)
     lane({"a": 1}, deadline)
     route.connections[0].script = [ConnectionBroken("gone")]
     lane({"a": 1}, deadline)

@@ -17,7 +17,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from hello.errors import DatabaseUnavailable
+from hello.errors import DatabaseUnavailable, SchemaOutdated
 from hello.models import CacheStanding
 from hello.permission import CLOCKS, PATIENCE, SUSPENSION, TERM, Permission
 
@@ -281,3 +281,62 @@ def test_a_worker_that_knows_nothing_waits_once_for_a_primary_that_is_away() -> 
         gevent.sleep(0)
         now += 2.0
     assert [greenlet is gevent.getcurrent() for greenlet in asked_by] == [True, False, False]
+
+
+class Asked:
+    """A session with a primary that was well once; then each question ends as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.takes = 0.0
+        self.fail: DatabaseUnavailable | None = None
+
+    def call(self, operation: Callable[[Any], Any], deadline: float, statement: str) -> Any:
+        self.now = min(self.now + self.takes, deadline)
+        if self.fail:
+            raise self.fail
+        return CacheStanding(1, 0.0)
+
+
+@pytest.fixture
+def asked() -> Asked:
+    return Asked()
+
+
+@pytest.fixture
+def permission(asked: Asked) -> Permission:
+    """One that has ended, in a worker that may try without it while the primary is away."""
+    permission = Permission(asked, lambda: asked.now)
+    assert permission.to_read(FOREVER)
+    asked.now += 2 * TERM
+    asked.fail = DatabaseUnavailable("the statement did not finish in time")
+    return permission
+
+
+def test_a_primary_that_had_little_time_is_not_taken_for_away(
+    asked: Asked, permission: Permission
+) -> None:
+    asked.takes = FOREVER
+    assert permission.to_read(asked.now + PATIENCE / 2) is None
+    asked.takes, asked.fail = 0.0, None
+    use = permission.to_read(asked.now + PATIENCE)
+    assert use is not None
+    assert use.confirmed
+
+
+def test_a_primary_that_had_its_time_is_away_and_what_the_cache_holds_unconfirmed(
+    asked: Asked, permission: Permission
+) -> None:
+    asked.takes = FOREVER
+    use = permission.to_read(asked.now + 60)
+    assert use is not None
+    assert not use.confirmed
+
+
+def test_a_primary_with_an_outdated_schema_is_there_and_nobody_reads_from_the_cache(
+    asked: Asked, permission: Permission
+) -> None:
+    asked.fail = SchemaOutdated("the schema lacks 0002")
+    for _ in range(3):
+        assert permission.to_read(asked.now + 60) is None
+        asked.now += 2.0

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any
 
+import gevent
 import pytest
 
 from hello import replica as module
 from hello.breaker import Breaker
-from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
+from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected, SchemaOutdated
 from hello.models import Birthday
 from hello.postgresql import Position
-from hello.replica import FencedReads, Replica
+from hello.replica import FencedReads, Primary, Replica
 from hello.telemetry import events
 from tests.system.processes import eventually
 
@@ -60,19 +61,23 @@ class FakeSession:
     def __init__(self, connection: FakeConnection) -> None:
         self.connection = connection
         self.deadlines: list[float] = []
+        self.asking = self.closed = False
 
     def call(
         self, operation: Callable[[FakeConnection], Any], deadline: float, statement: str
     ) -> Any:
         self.deadlines.append(deadline)
-        return operation(self.connection)
+        self.asking = True
+        try:
+            return operation(self.connection)
+        finally:
+            self.asking = False
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
     def run(self, statement: Any, batch: dict[str, Any], deadline: float) -> Mapping[str, Any]:
-        self.deadlines.append(deadline)
-        return statement(self.connection, batch, deadline)
+        return self.call(lambda c: statement(c, batch, deadline), deadline, "find")
 
 
 class Clock:
@@ -92,19 +97,27 @@ class Databases:
         self.primary = FakeConnection(self.said, "primary", {"alice": NEW}, lsn=100)
         self.one = FakeConnection(self.said, "one", {"alice": NEW}, lsn=100)
         self.two = FakeConnection(self.said, "two", {"alice": NEW}, lsn=100)
-        self.primary_breaker = Breaker(clock=self.clock)
+        #: What asks a primary that was silent whether it answers.
+        self.asker = FakeSession(self.primary)
+        self.primary_state = Primary(self.asker)
         self.breaker = Breaker(clock=self.clock)
+        lane, one, two = map(FakeSession, (self.primary, self.one, self.two))
+        self.sessions = [self.asker, lane, one, two]
         self.reads = FencedReads(
-            FakeSession(self.primary),
-            self.primary_breaker,
+            lane,
+            self.primary_state,
             [
-                Replica("replica 1", FakeSession(self.one), self.breaker),
-                Replica("replica 2", FakeSession(self.two), Breaker(clock=self.clock)),
+                Replica("replica 1", one, self.breaker),
+                Replica("replica 2", two, Breaker(clock=self.clock)),
             ],
         )
 
-    def read(self, *names: str) -> Mapping[str, Any]:
-        return self.reads(dict.fromkeys(names or ("alice",)), time.monotonic() + 10)
+    def read(self, *names: str, within: float = 10) -> Mapping[str, Any]:
+        return self.reads(dict.fromkeys(names or ("alice",)), time.monotonic() + within)
+
+    def until(self) -> float:
+        """The deadline of the question that is asked now."""
+        return max(session.deadlines[-1] for session in self.sessions if session.asking)
 
     def asked(self, *names: str) -> list[str]:
         """What a read asks of whom, in order."""
@@ -265,14 +278,78 @@ def test_while_the_primary_is_away_the_next_replica_answers_for_the_first(
     assert databases.said == [*FRESH, "two: find_replayed"]
 
 
-def test_a_primary_that_is_away_is_left_alone_and_tried_again(databases: Databases) -> None:
-    databases.primary.fail = DatabaseUnavailable("away")
-    databases.read()
+def test_a_primary_that_refuses_is_asked_by_every_read_and_fences_the_next(
+    databases: Databases,
+) -> None:
+    # It costs nothing: nobody waits for a connection to it.
+    databases.primary.fail = DatabaseUnavailable("refused")
+    assert databases.read()["alice"].stale
     databases.primary.fail = None
-    assert databases.asked() == ["one: find_replayed"]
-    databases.clock.now += 1
     assert databases.asked() == FRESH
     assert not databases.read()["alice"].stale
+
+
+def silent(databases: Databases) -> Callable[[], None]:
+    """Says nothing until the time is up."""
+
+    def wait() -> None:
+        gevent.sleep(max(0.0, databases.until() - time.monotonic()))
+
+    databases.primary.fail = DatabaseUnavailable("the statement did not finish in time")
+    return wait
+
+
+def test_readers_leave_a_silent_primary_alone_and_somebody_else_asks_until_it_answers(
+    databases: Databases,
+) -> None:
+    databases.primary.before = silent(databases)
+    start = time.monotonic()
+    assert databases.read()["alice"].stale
+    assert time.monotonic() - start < 10 / 2, "the replica has time to answer"
+    assert databases.asked() == ["one: find_replayed"]
+    assert not databases.breaker.is_open
+    eventually(lambda: gevent.sleep(0.01) or databases.asker.deadlines)
+    assert databases.asked() == ["one: find_replayed"]
+    databases.primary.fail, databases.primary.before = None, lambda: None
+    eventually(lambda: gevent.sleep(0.01) or not databases.primary_state.silent)
+    assert databases.asked() == FRESH
+    assert databases.asker.closed
+
+
+def test_little_time_says_nothing_about_a_primary_or_a_replica(databases: Databases) -> None:
+    databases.primary.before = databases.one.before = silent(databases)
+    databases.one.fail = databases.primary.fail
+    databases.two.fail = DatabaseUnavailable("away")
+    with pytest.raises(DatabaseUnavailable):
+        databases.read(within=0.1)
+    assert not databases.primary_state.silent
+    assert not databases.breaker.is_open
+    # A failure that came before the end is one all the same.
+    databases.primary.before = databases.one.before = lambda: None
+    with pytest.raises(DatabaseUnavailable):
+        databases.read(within=0.1)
+    assert databases.breaker.is_open
+
+
+def test_a_silent_replica_leaves_time_to_the_next_while_the_primary_is_away(
+    databases: Databases,
+) -> None:
+    databases.one.before = silent(databases)
+    databases.one.fail = databases.primary.fail
+    start = time.monotonic()
+    assert databases.read()["alice"].stale
+    assert databases.said == [*FRESH, "two: find_replayed"]
+    assert time.monotonic() - start < 10 / 2
+    assert databases.breaker.is_open
+
+
+def test_an_outdated_schema_of_the_primary_is_no_reason_to_read_unfenced(
+    databases: Databases,
+) -> None:
+    databases.primary.fail = SchemaOutdated("the schema lacks 0002")
+    with pytest.raises(SchemaOutdated):
+        databases.read()
+    assert databases.said == ["primary: flushed"]
 
 
 def test_with_everything_away_the_read_fails(databases: Databases) -> None:
@@ -304,7 +381,9 @@ def test_a_name_that_a_replica_refuses_does_not_fail_its_neighbours(databases: D
 
 def test_every_question_ends_by_the_deadline(databases: Databases) -> None:
     sessions = [FakeSession(databases.primary), FakeSession(databases.one)]
-    reads = FencedReads(sessions[0], Breaker(), [Replica("replica 1", sessions[1], Breaker())])
+    reads = FencedReads(
+        sessions[0], Primary(sessions[0]), [Replica("replica 1", sessions[1], Breaker())]
+    )
     databases.one.lsn = 99
     deadline = time.monotonic() + 10
     reads({"alice": None}, deadline)

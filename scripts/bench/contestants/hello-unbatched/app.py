@@ -6,7 +6,7 @@ from time import monotonic
 from gevent.queue import LifoQueue
 
 from hello.app import create_app
-from hello.database import Session, find, save
+from hello.database import Current, Session, find, save
 from hello.models import Birthday
 from hello.postgresql import PostgreSQL
 from hello.settings import Settings
@@ -24,8 +24,8 @@ class Unbatched:
         # The connection that was used last is the one whose memory is warm.
         self._readers, self._writers = LifoQueue(), LifoQueue()
         for _ in range(SESSIONS):
-            self._readers.put(Session(route).lane(find))
-            self._writers.put(Session(route).lane(save))
+            self._readers.put(Session(Current(route)).lane(find))
+            self._writers.put(Session(Current(route)).lane(save))
 
     def find(self, username: str) -> Birthday | None:
         return self._run(self._readers, username, None, self._timeout)

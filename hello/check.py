@@ -18,15 +18,15 @@ import gevent
 from hello.backends import Backends
 from hello.errors import SchemaOutdated, Unavailable
 from hello.resources.health import Check
-from hello.settings import Settings, SettingsError
+from hello.settings import MISCONFIGURED, Settings, SettingsError
 
 #: Seconds that each dependency has; all are asked at once.
 TIMEOUT = 5.0
 #: Seconds after that until a check is not waited for any more: looking up a name may block.
 GRACE = 1.0
 
-#: Exit codes. 2 is also what wrong options give.
-HEALTHY, FAILING, MISCONFIGURED = 0, 1, 2
+#: Exit codes, beside MISCONFIGURED.
+HEALTHY, FAILING = 0, 1
 
 
 class Finding(NamedTuple):

@@ -54,8 +54,18 @@ def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
     try:
         database.connect()
     except peewee.DatabaseError as ex:
-        raise DatabaseUnavailable(str(ex).strip()) from ex
+        raise DatabaseUnavailable(reason(ex)) from ex
     return database
+
+
+def reason(ex: peewee.PeeweeException) -> str:
+    """Why, in one line: the server's primary message (its DETAIL quotes rows), or the driver's.
+
+    What libpq says about connecting names hosts and users, never passwords.
+    """
+    diagnostics = getattr(getattr(ex, "orig", None), "diag", None)
+    lines = [line for line in str(ex).splitlines() if line and not line.startswith("\t")]
+    return getattr(diagnostics, "message_primary", None) or "; ".join(lines)
 
 
 def _silent(what: str) -> None:

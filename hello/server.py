@@ -10,17 +10,23 @@ import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Mapping  # noqa: E402
 from errno import EADDRINUSE  # noqa: E402
-from typing import Any  # noqa: E402
+from typing import Any, NoReturn  # noqa: E402
 
 from hello import logs, telemetry  # noqa: E402
 from hello.admin import Admin  # noqa: E402
-from hello.settings import Settings, SettingsError  # noqa: E402
+from hello.settings import MISCONFIGURED, Settings, SettingsError  # noqa: E402
+
+
+def _refuse(reason: object) -> NoReturn:
+    """Stop the start with one line that names the setting, instead of gunicorn's traceback."""
+    print(f"hello: {reason}", file=sys.stderr)
+    sys.exit(MISCONFIGURED)
+
 
 try:
     _settings = Settings.load()
 except SettingsError as ex:
-    # One line that names the setting, instead of gunicorn's traceback.
-    sys.exit(f"hello: {ex}")
+    _refuse(ex)
 
 logs.configure(_settings.log_format, _settings.log_level)
 
@@ -98,7 +104,7 @@ def on_starting(server: Any) -> None:
     except OSError as ex:
         reason = f"cannot listen on {_settings.host}, port {_settings.admin_port}: {ex.strerror}"
         if _settings.source.get("ADMIN_PORT"):
-            sys.exit(f"hello: ADMIN_PORT: {reason}")
+            _refuse(f"ADMIN_PORT: {reason}")
         # Nobody asked for it.
         server.log.warning("no metrics: %s; set ADMIN_PORT to another port, or to 0", reason)
 

@@ -23,6 +23,9 @@ from hello.usernames import DEFAULT_PATTERN
 
 DEFAULT_SECRETS_DIR = "/etc/hello/secrets"
 
+#: The exit code of every command if a setting is wrong; argparse's for a wrong option.
+MISCONFIGURED = 2
+
 T = TypeVar("T")
 
 
@@ -145,6 +148,9 @@ class Source:
     def cache_uri(self) -> str | None:
         return self.parse("CACHE_URI", parse_cache_uri, "") if self.get("CACHE_URI") else None
 
+    def web_concurrency(self) -> int:
+        return self.parse("WEB_CONCURRENCY", _integer(1, 256), "1")
+
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
@@ -262,7 +268,7 @@ class Settings:
             host=source.parse("HOST", str, "127.0.0.1"),
             port=source.parse("PORT", _integer(0, 65535), "8080"),
             admin_port=source.parse("ADMIN_PORT", _integer(0, 65535), "9090"),
-            web_concurrency=source.parse("WEB_CONCURRENCY", _integer(1, 256), "1"),
+            web_concurrency=source.web_concurrency(),
             time_zone=source.parse("TIMEZONE", _time_zone, "UTC"),
             username_pattern=source.parse("USERNAME_PATTERN", _pattern, DEFAULT_PATTERN),
             read_lanes=source.parse("READ_LANES", _integer(1, 16), "2"),

@@ -248,7 +248,7 @@ def test_a_broken_setting_is_printed_without_its_value(
         text=True,
         timeout=60,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith(f"hello: {name}: ")
     assert "s3cr" not in done.stderr

@@ -17,8 +17,8 @@ from zoneinfo import ZoneInfo
 import psycopg2
 import regex
 from psycopg2.extensions import parse_dsn
-from redis.connection import parse_url
 
+from hello import cache_address
 from hello.usernames import DEFAULT_PATTERN
 
 DEFAULT_SECRETS_DIR = "/etc/hello/secrets"
@@ -100,16 +100,6 @@ def parse_replica_uris(text: str) -> list[str]:
     return uris
 
 
-def parse_cache_uri(text: str) -> str:
-    """A URI for redis-py; raises ValueError, with a message that does not hold the text."""
-    text = regex.sub("^valkey(?=s?://)", "redis", text.strip())
-    try:
-        parse_url(text)
-    except (ValueError, TypeError):
-        raise ValueError("must be a URI like redis://:password@host:6379/0") from None
-    return text
-
-
 class Source:
     """Where settings are looked up: variables first, then files in a directory."""
 
@@ -146,7 +136,7 @@ class Source:
         return self.parse("DB_READ_URI", parse_replica_uris, "") if self.get("DB_READ_URI") else []
 
     def cache_uri(self) -> str | None:
-        return self.parse("CACHE_URI", parse_cache_uri, "") if self.get("CACHE_URI") else None
+        return self.parse("CACHE_URI", cache_address.parse, "") if self.get("CACHE_URI") else None
 
     def web_concurrency(self) -> int:
         return self.parse("WEB_CONCURRENCY", _integer(1, 256), "1")

@@ -78,6 +78,11 @@ ACCEPTED_WITH_POSTGRESQL = [
     ("CACHE_URI", "rediss://h", "cache", True),
     ("CACHE_URI", "valkey://h", "cache", True),
     ("CACHE_URI", "valkeys://h", "cache", True),
+    ("CACHE_URI", "redis://h?db=3", "cache", True),
+    ("CACHE_URI", "redis://h/", "cache", True),
+    ("CACHE_URI", "rediss://h/0?ssl_cert_reqs=none&ssl_check_hostname=no", "cache", True),
+    ("CACHE_URI", "rediss://h?ssl_ca_certs=/etc/ca.pem&ssl_min_version=771", "cache", True),
+    ("CACHE_URI", "unix:///run/valkey.sock?db=1", "cache", True),
 ]
 
 SECONDS = (
@@ -174,6 +179,33 @@ def test_a_wrong_value_is_one_line_that_names_the_setting_and_not_the_value(
     assert text not in message
     printed = "".join(traceback.format_exception(caught.value))
     assert "s3cret" not in printed
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "memcached://:s3cret@h",
+        "redis://:s3cret@h:port/0",
+        "redis://:s3cret@h/one",
+        "redis://:s3cret@h?db=one",
+        # redis-py would take these, and fail at every connect.
+        "redis://:s3cret@h?ssl_cert_reqs=none",
+        "rediss://:s3cret@h?ssl_cert_reqs=perhaps",
+        "redis://:s3cret@h?encoding=x",
+        "redis://:s3cret@h?unknown=option",
+        # They would beat CACHE_TIMEOUT.
+        "redis://:s3cret@h?socket_timeout=60",
+        "redis://:s3cret@h?socket_connect_timeout=60",
+        # A question mark in a password that is not written %3F.
+        "redis://:s3?cret=1@h",
+    ],
+)
+def test_a_cache_uri_that_would_fail_later_is_refused(uri: str) -> None:
+    with pytest.raises(SettingsError, match=r"^CACHE_URI: must be a URI like ") as caught:
+        load(DB_URI="postgresql://u@h/d", CACHE_URI=uri)
+    assert "\n" not in str(caught.value)
+    for piece in ("s3", "one,", "socket_timeout", "encoding"):
+        assert piece not in str(caught.value)
 
 
 def test_a_uri_that_is_not_utf_8_is_refused_without_a_piece_of_it() -> None:

@@ -52,7 +52,10 @@ def migrate(options: argparse.Namespace, extra: list[str]) -> int:
                 print(f"pending: {name}")
             return PENDING if missing else DONE
         if options.down is not None:
-            names = schema.downgrade(database, options.down or None, wait=options.wait, say=_say)
+            target = options.down or None
+            if not _may_lose(schema.losses(database, target, wait=options.wait, say=_say), options):
+                return FAILED
+            names = schema.downgrade(database, target, wait=options.wait, say=_say)
             verb = "reverted"
         else:
             names = schema.upgrade(database, wait=options.wait, say=_say)
@@ -64,6 +67,20 @@ def migrate(options: argparse.Namespace, extra: list[str]) -> int:
         return DONE
     finally:
         database.close()
+
+
+def _may_lose(losses: list[str], options: argparse.Namespace) -> bool:
+    """Say what will be lost; whether that is what is wanted, by an option or by an answer."""
+    for what in losses:
+        _say(f"this loses {what}")
+    if not losses or options.yes:
+        return True
+    if sys.stdin.isatty():
+        print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return True
+    _say("nothing was changed; --yes reverts all the same")
+    return False
 
 
 def _say(what: str) -> None:
@@ -108,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         const="",
         metavar="SCRIPT",
         help="revert the last script, or all back to and including SCRIPT",
+    )
+    command.add_argument(
+        "--yes", action="store_true", help="with --down: also if data is lost; it is said which"
     )
     command.add_argument(
         "--wait", type=_seconds, default=60, metavar="SECONDS", help="for another migration (60)"

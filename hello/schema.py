@@ -25,6 +25,9 @@ SELECT_APPLIED = f"SELECT name FROM {HISTORY}"
 #: Any number will do as long as no other program locks the same one; this is "hello".
 _LOCK = int.from_bytes(b"hello", "big")
 
+#: SQLSTATE of a statement that does not run in a transaction, as DROP INDEX CONCURRENTLY.
+_ACTIVE_SQL_TRANSACTION = "25001"
+
 
 def pending(applied: Iterable[str]) -> list[str]:
     """The scripts of this release that are not among `applied`, in order.
@@ -102,6 +105,56 @@ def downgrade(
     """Revert the last script, or all back to and including `target`; see `upgrade`."""
     with _alone(database, wait, say):
         return list(_runner(database).down(target))
+
+
+def losses(
+    database: peewee.Database,
+    target: str | None = None,
+    *,
+    wait: float = 60.0,
+    say: Callable[[str], None] = _silent,
+) -> list[str]:
+    """What `downgrade` would drop of what holds anything, in words; see `upgrade`.
+
+    Nobody can tell from a script: it is tried, in a transaction that is rolled back.
+    """
+    with _alone(database, wait, say):
+        before = _columns(database)
+        try:
+            with database.atomic() as trial:
+                _runner(database).down(target)
+                after = _columns(database)
+                trial.rollback()
+        except peewee.InternalError as ex:
+            if getattr(getattr(ex, "orig", None), "pgcode", None) != _ACTIVE_SQL_TRANSACTION:
+                raise
+            return ["perhaps more than can be told: a script does not run in a transaction"]
+        lost = []
+        for table, columns in before.items():
+            if table not in after:
+                lost.append((f"the table {table} with", _count(database, table, "*")))
+                continue
+            dropped = [column for column in columns if column not in after[table]]
+            lost += [
+                (f"the column {column} of the table {table} in", _count(database, table, column))
+                for column in dropped
+            ]
+        return [f"{what} {n} row{'s' * (n != 1)}" for what, n in lost if n]
+
+
+def _columns(database: peewee.Database) -> dict[str, list[str]]:
+    """The columns of each table, but for the history."""
+    return {
+        table: [column.name for column in database.get_columns(table)]
+        for table in database.get_tables()
+        if table != HISTORY
+    }
+
+
+def _count(database: peewee.Database, table: str, what: str) -> int:
+    """In how many rows it is not null."""
+    what = what if what == "*" else f'"{what}"'
+    return int(database.execute_sql(f'SELECT count({what}) FROM "{table}"').fetchone()[0])
 
 
 def applied(database: peewee.Database) -> list[str]:

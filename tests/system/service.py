@@ -341,13 +341,15 @@ class Service:
 
 
 def migrate(
-    db_uri: str, *options: str, directory: Path | None = None
+    db_uri: str, *options: str, directory: Path | None = None, **settings: str
 ) -> subprocess.CompletedProcess:
     """Run `python -m hello migrate`, of another release if `directory` has one."""
     return subprocess.run(
         [sys.executable, "-m", "hello", "migrate", *options],
-        env={"PATH": os.environ["PATH"], "DB_URI": db_uri, "SECRETS_DIR": "/nonexistent"},
+        env={"PATH": os.environ["PATH"], "DB_URI": db_uri, "SECRETS_DIR": "/nonexistent"}
+        | settings,
         cwd=directory,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=120,

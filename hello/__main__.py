@@ -4,13 +4,14 @@ import argparse
 import os
 import shlex
 import sys
+from contextlib import closing
 
 import peewee
 from playhouse.migrations import MigrationError
 
 from hello import schema
 from hello.errors import DatabaseUnavailable
-from hello.settings import MISCONFIGURED, Settings, SettingsError, Source
+from hello.settings import MISCONFIGURED, DatabaseURI, Settings, SettingsError, Source
 
 #: Exit codes, beside MISCONFIGURED. UNKNOWN is for `migrate --check` alone.
 DONE, FAILED, PENDING, UNKNOWN = 0, 1, 1, 3
@@ -44,7 +45,15 @@ def migrate(options: argparse.Namespace, extra: list[str]) -> int:
     if settings.db_uri.is_memory:
         print("a database in memory is created with the current schema; nothing to do")
         return DONE
-    database = schema.connect(settings.db_uri, settings.connect_timeout)
+    try:
+        database = schema.connect(settings.db_uri, settings.connect_timeout)
+    except schema.Refused:
+        raise
+    except DatabaseUnavailable as ex:
+        if options.down is not None or not _is_current_on_a_replica(settings):
+            raise
+        print(f"nothing to do: a replica has the current schema; the primary is away: {ex}")
+        return DONE
     try:
         if options.check:
             missing = schema.pending(schema.applied(database))
@@ -67,6 +76,19 @@ def migrate(options: argparse.Namespace, extra: list[str]) -> int:
         return DONE
     finally:
         database.close()
+
+
+def _is_current_on_a_replica(settings: Settings) -> bool:
+    """Whether a replica shows that the primary lacks no script: it is never ahead."""
+    for uri in settings.source.replica_uris():
+        try:
+            replica = schema.connect(DatabaseURI(uri), settings.connect_timeout)
+            with closing(replica):
+                if not schema.pending(schema.applied(replica)):
+                    return True
+        except (DatabaseUnavailable, peewee.DatabaseError, peewee.InterfaceError):
+            continue
+    return False
 
 
 def _may_lose(losses: list[str], options: argparse.Namespace) -> bool:

@@ -4,6 +4,7 @@ The scripts are `playhouse.migrations` files: numbered, with `up` and `down`. Th
 table `schema_migration` records which were applied.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,6 +29,17 @@ _LOCK = int.from_bytes(b"hello", "big")
 #: SQLSTATE of a statement that does not run in a transaction, as DROP INDEX CONCURRENTLY.
 _ACTIVE_SQL_TRANSACTION = "25001"
 
+_KEEPALIVES = {
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",  # milliseconds
+}
+
+#: What a server says at first that is there, and cannot serve at the moment. psycopg2 does not
+#: tell the code of an error in connecting.
+_PASSES = re.compile("starting up|shutting down|recovery mode|not yet accepting|too many|slots")
+
 
 def pending(applied: Iterable[str]) -> list[str]:
     """The scripts of this release that are not among `applied`, in order.
@@ -39,11 +51,15 @@ def pending(applied: Iterable[str]) -> list[str]:
     return [name for name in NAMES if name not in done]
 
 
+class Refused(DatabaseUnavailable):
+    """The server is there, and lets nobody in with this URI."""
+
+
 def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
     """A connected Peewee database for running scripts.
 
     `timeout`, in seconds, bounds the wait for a connection and for each lock.
-    Raises DatabaseUnavailable.
+    Raises DatabaseUnavailable, which is Refused if waiting would not help.
     """
     database: peewee.Database
     if uri.is_sqlite:
@@ -53,11 +69,16 @@ def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
         if "," in parameters.get("host", ""):
             parameters.setdefault("target_session_attrs", "read-write")
         parameters.setdefault("connect_timeout", str(max(2, int(timeout))))
+        # A server that vanishes is noticed within a minute, also under a long statement.
+        for name, value in _KEEPALIVES.items():
+            parameters.setdefault(name, value)
         database = peewee.PostgresqlDatabase(parameters.pop("dbname", None) or "", **parameters)
     try:
         database.connect()
     except peewee.DatabaseError as ex:
-        raise DatabaseUnavailable(reason(ex)) from ex
+        why = reason(ex)
+        refused = "FATAL:" in why and not _PASSES.search(why)
+        raise (Refused if refused else DatabaseUnavailable)(why) from ex
     return database
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -15,8 +16,10 @@ import peewee
 import pytest
 
 from hello import schema
+from tests.system.deployment import DATABASE, Deployment
 from tests.system.postgres import Cluster
-from tests.system.processes import eventually
+from tests.system.processes import eventually, free_port
+from tests.system.proxy import BLACKHOLE, PASS, REFUSE
 from tests.system.service import Service
 from tests.system.service import migrate as run_migrate
 
@@ -345,6 +348,51 @@ def test_no_server(shared_cluster: Cluster, database: str) -> None:
     assert "refused" in done.stderr
     assert "s%65cret" not in done.stderr
     assert "secret" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def deployment() -> Iterator[Deployment]:
+    with Deployment(replicas=1) as deployment:
+        yield deployment
+
+
+@pytest.mark.parametrize("outage", [REFUSE, BLACKHOLE])
+def test_a_replica_says_that_nothing_is_to_do_while_the_primary_is_away(
+    deployment: Deployment, outage: str
+) -> None:
+    settings = dict(deployment.settings)
+    uri = settings.pop("DB_URI")
+    deployment.primary_path.mode = outage
+    start = time.monotonic()
+    for options in ([], ["--check"]):
+        done = migrate(uri, *options, **settings)
+        assert (done.returncode, done.stderr) == (0, "")
+        [line] = done.stdout.splitlines()
+        assert line.startswith("nothing to do: a replica has the current schema; the primary is")
+    assert time.monotonic() - start < BOUND
+    # It cannot be reverted there; and without a replica nobody knows.
+    assert _failed(migrate(uri, "--down", "--yes", **settings))
+    assert _failed(migrate(uri))
+    assert migrate(uri, "--check").returncode == 3
+    deployment.primary_path.mode = PASS
+
+
+def test_a_replica_that_lacks_a_script_says_nothing(deployment: Deployment) -> None:
+    nowhere = deployment.primary.uri("empty", port=free_port())
+    deployment.primary.query("CREATE DATABASE empty")
+    deployment.catch_up(deployment.replica)
+    replica = deployment.replica.uri("empty")
+    assert _failed(migrate(nowhere, DB_READ_URI=replica))
+    assert migrate(nowhere, "--check", DB_READ_URI=replica).returncode == 3
+
+
+def test_a_primary_that_refuses_is_not_away(deployment: Deployment) -> None:
+    # Or a rollout with a wrong password would go on.
+    role = deployment.primary.create_role("right", DATABASE)
+    uri = deployment.primary.uri(DATABASE, role=role, password="wrong")
+    done = migrate(uri, DB_READ_URI=deployment.replica.uri(DATABASE))
+    assert _failed(done)
+    assert "password authentication failed" in done.stderr
 
 
 def test_the_schema_of_a_newer_release(shared_cluster: Cluster, own_database: str) -> None:

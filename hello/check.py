@@ -210,7 +210,7 @@ def examine(settings: Settings, timeout: float = TIMEOUT) -> Report:
     else:
         found = ask_at_once(checks, timeout)
     return Report(
-        settings=_described(settings),
+        settings=settings.backends,
         primary=found.pop("primary"),
         reads=found.pop("reads"),
         cache=found.pop("cache", None),
@@ -234,14 +234,6 @@ def _lacks_its_file(settings: Settings) -> bool:
 
 def _no_file(timeout: float) -> Mapping[str, Any]:
     raise SchemaOutdated("the file is not there yet: run python -m hello migrate")
-
-
-def _described(settings: Settings) -> str:
-    if settings.db_uri.is_sqlite:
-        return "SQLite in memory" if settings.db_uri.is_memory else "a SQLite file"
-    replicas = f"{settings.replicas} replica" + ("" if settings.replicas == 1 else "s")
-    parts = [replicas] if settings.replicas else []
-    return ", ".join(["PostgreSQL", *parts, *(["a cache"] if settings.cache else [])])
 
 
 def main(*, as_json: bool, timeout: float) -> int:

@@ -6,6 +6,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import os  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Mapping  # noqa: E402
@@ -29,6 +30,14 @@ except SettingsError as ex:
     _refuse(ex)
 
 logs.configure(_settings.log_format, _settings.log_level)
+
+# gunicorn would try for five seconds, and show a traceback for a name without an address.
+_family = socket.AF_INET6 if ":" in _settings.host else socket.AF_INET
+try:
+    with socket.socket(_family) as _probe:
+        _probe.bind((_settings.host, 0))
+except (OSError, UnicodeError) as ex:
+    _refuse(f"HOST: cannot listen there: {getattr(ex, 'strerror', None) or 'it is no name'}")
 
 # The URL of the service. An IPv6 address needs its brackets.
 bind = (
@@ -93,8 +102,9 @@ _admin: Admin | None = None
 
 
 def on_starting(server: Any) -> None:
-    """Open the admin port."""
+    """Say what is served, and open the admin port."""
     global _admin
+    server.log.info("serving %s", _settings.backends)
     if not _settings.admin_port:
         return
     try:

@@ -247,6 +247,8 @@ class Settings:
     def load(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Raises SettingsError for the first setting that is wrong."""
         source = Source(environ)
+        if environ.get("SECRETS_DIR") and not Path(environ["SECRETS_DIR"]).is_dir():
+            raise SettingsError("SECRETS_DIR: is no directory")
         settings = cls(
             source=source,
             db_uri=source.database_uri(),
@@ -274,6 +276,8 @@ class Settings:
             access_log=source.parse("ACCESS_LOG", _boolean, "off"),
             traces=_traces(environ),
         )
+        if settings.db_uri.is_sqlite and not Path(settings.db_uri.sqlite_path).parent.is_dir():
+            raise SettingsError("DB_URI: the directory of the SQLite file does not exist")
         if settings.db_uri.is_memory and settings.web_concurrency > 1:
             raise SettingsError(
                 "WEB_CONCURRENCY: must be 1 with a database in memory: no two workers share one"
@@ -284,3 +288,12 @@ class Settings:
             if given and settings.db_uri.is_sqlite:
                 raise SettingsError(f"{name}: goes with a DB_URI that begins with postgresql://")
         return settings
+
+    @property
+    def backends(self) -> str:
+        """The databases and the cache that are named, in words without a secret."""
+        if self.db_uri.is_sqlite:
+            return "SQLite in memory" if self.db_uri.is_memory else "a SQLite file"
+        replicas = f"{self.replicas} replica" + ("" if self.replicas == 1 else "s")
+        parts = [replicas] if self.replicas else []
+        return ", ".join(["PostgreSQL", *parts, *(["a cache"] if self.cache else [])])

@@ -17,7 +17,7 @@ import pytest
 
 from hello import schema
 from tests.system.processes import eventually
-from tests.system.service import Crowd, Service, migrate, put
+from tests.system.service import NO_SECRETS, Crowd, Service, migrate, put
 
 APPLIED = "".join(f"applied: {name}\n" for name in schema.NAMES)
 REVERTED = "".join(f"reverted: {name}\n" for name in reversed(schema.NAMES))
@@ -295,7 +295,7 @@ def test_migration_waits_for_another_process(path: Path) -> None:
     with write_lock(path):
         migration = subprocess.Popen(
             [sys.executable, "-m", "hello", "migrate", "--wait", "30"],
-            env={"DB_URI": uri(path), "CONNECT_TIMEOUT": "0.1", "SECRETS_DIR": "/nonexistent"},
+            env={"DB_URI": uri(path), "CONNECT_TIMEOUT": "0.1", "SECRETS_DIR": NO_SECRETS},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

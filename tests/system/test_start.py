@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.postgres import Cluster
 from tests.system.processes import free_port
 from tests.system.service import Service
 
@@ -51,6 +52,35 @@ def test_gunicorn_stops_with_the_same_line(name: str) -> None:
     line = refused(run(GUNICORN, **{name: "s3cret"}), name)
     assert line.startswith(f"hello: {name}: ")
     assert "s3cret" not in line
+
+
+#: Settings that are wrong because of what is on this machine.
+WRONG_HERE = [
+    ("HOST", "a" * 64),
+    ("HOST", "192.0.2.1"),  # of nobody (RFC 5737)
+    ("HOST", "2001:db8::1"),
+    ("SECRETS_DIR", "/nonexistent"),
+    ("SECRETS_DIR", __file__),
+    ("DB_URI", "sqlite:////nonexistent/hello.db"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), WRONG_HERE)
+def test_what_cannot_be_used_stops_the_start(name: str, text: str) -> None:
+    assert refused(hello("serve", **{name: text}), name).startswith(f"hello: {name}: ")
+
+
+def test_the_start_says_what_it_serves(shared_cluster: Cluster, database: str) -> None:
+    with Service(DB_URL=shared_cluster.uri(database)).wait_until() as service:  # misspelt
+        assert service.log.count("serving SQLite in memory") == 1
+    settings = {
+        "DB_URI": shared_cluster.uri(database),
+        "DB_READ_URI": shared_cluster.uri(database),
+        "CACHE_URI": f"redis://:s3cret@127.0.0.1:{free_port()}",
+    }
+    with Service(**settings).wait_until() as service:
+        assert service.log.count("serving PostgreSQL, 1 replica, a cache") == 1
+        assert "s3cret" not in service.log
 
 
 def test_options_for_gunicorn_that_cannot_be_split() -> None:

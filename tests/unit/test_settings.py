@@ -130,7 +130,7 @@ def secrets(tmp_path: Path) -> Path:
 
 
 def load(**environ: str) -> Settings:
-    return Settings.load({"SECRETS_DIR": "/nonexistent"} | environ)
+    return Settings.load({"SECRETS_DIR": "/"} | environ)
 
 
 def test_the_defaults_need_nothing() -> None:
@@ -288,10 +288,50 @@ def test_an_empty_file_is_no_file(secrets: Path) -> None:
     assert load(SECRETS_DIR=str(secrets)).port == 8080
 
 
-def test_the_directory_may_be_missing_or_a_file(tmp_path: Path) -> None:
+def test_a_directory_for_secrets_that_is_named_is_there(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert load(SECRETS_DIR=str(tmp_path / "missing")).port == 8080
-    assert load(SECRETS_DIR=str(tmp_path / "file")).port == 8080
+    for name in ("missing", "file"):
+        with pytest.raises(SettingsError, match=r"^SECRETS_DIR: is no directory$"):
+            load(SECRETS_DIR=str(tmp_path / name))
+
+
+def test_nobody_needs_the_usual_directory_for_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for name in ("missing", "file"):
+        monkeypatch.setattr("hello.settings.DEFAULT_SECRETS_DIR", str(tmp_path / name))
+        assert Settings.load({}).port == 8080
+
+
+def test_a_sqlite_file_has_a_directory(tmp_path: Path) -> None:
+    assert load(DB_URI=f"sqlite:///{tmp_path}/new.db").db_uri.is_sqlite
+    with pytest.raises(SettingsError, match=r"^DB_URI: the directory of the SQLite file"):
+        load(DB_URI=f"sqlite:///{tmp_path}/missing/new.db")
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({}, "SQLite in memory"),
+        ({"DB_URI": "sqlite:///a.db"}, "a SQLite file"),
+        ({"DB_URI": "postgresql://u:s3cret@h/d"}, "PostgreSQL"),
+        (
+            {"DB_URI": "postgresql://h/d", "DB_READ_URI": "postgresql://h/d"},
+            "PostgreSQL, 1 replica",
+        ),
+        (
+            {
+                "DB_URI": "postgresql://h/d",
+                "DB_READ_URI": "postgresql://h1,h2/d",
+                "CACHE_URI": "redis://:s3cret@h",
+            },
+            "PostgreSQL, 2 replicas, a cache",
+        ),
+    ],
+)
+def test_what_is_named_in_words(environ: dict[str, str], words: str) -> None:
+    assert load(**environ).backends == words
 
 
 def test_a_wrong_value_in_a_file_names_the_setting(secrets: Path) -> None:

@@ -18,7 +18,7 @@ import psycopg2
 import regex
 from psycopg2.extensions import parse_dsn
 
-from hello import cache_address
+from hello import cache_address, time_zones
 from hello.usernames import DEFAULT_PATTERN
 
 DEFAULT_SECRETS_DIR = "/etc/hello/secrets"
@@ -169,13 +169,6 @@ def _boolean(text: str) -> bool:
     raise ValueError("must be on or off")
 
 
-def _time_zone(text: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(text)
-    except (OSError, ValueError, KeyError):
-        raise ValueError("must be a time zone of the IANA database, as Europe/Berlin") from None
-
-
 def _pattern(text: str) -> str:
     try:
         regex.compile(text)
@@ -261,7 +254,7 @@ class Settings:
             port=source.parse("PORT", _integer(0, 65535), "8080"),
             admin_port=source.parse("ADMIN_PORT", _integer(0, 65535), "9090"),
             web_concurrency=source.web_concurrency(),
-            time_zone=source.parse("TIMEZONE", _time_zone, "UTC"),
+            time_zone=source.parse("TIMEZONE", time_zones.parse, "UTC"),
             username_pattern=source.parse("USERNAME_PATTERN", _pattern, DEFAULT_PATTERN),
             read_lanes=source.parse("READ_LANES", _integer(1, 16), "2"),
             max_waiting=source.parse("MAX_WAITING", _integer(1, 1_000_000), "1024"),

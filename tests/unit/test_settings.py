@@ -101,6 +101,7 @@ REFUSED = [
     *((name, text) for name in NUMBERS for text in ("-1", "1000001", "8.5", "１２", "eighty")),
     *(("WEB_CONCURRENCY", "257"), ("READ_LANES", "17"), ("PORT", "65536")),
     *(("TIMEZONE", "Mars/Olympus"), ("TIMEZONE", "../etc/passwd"), ("TIMEZONE", "America")),
+    *(("TIMEZONE", "localtime"), ("TIMEZONE", "Factory"), ("TIMEZONE", "posix/UTC")),
     *(("USERNAME_PATTERN", "[a-z"), ("USERNAME_PATTERN", "(?au)[a-z]")),
     ("LOG_LEVEL", "loud"),
     ("LOG_FORMAT", "xml"),

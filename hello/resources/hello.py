@@ -80,6 +80,8 @@ class Hello:
         return self._clock(zone)
 
     def _parse_date(self, body: bytes, today: date) -> date:
+        if not body:
+            raise problems.InvalidBody("The body is empty.")
         try:
             text = _decode(body.decode("utf-8")).dateOfBirth
         except UnicodeDecodeError as ex:

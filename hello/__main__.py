@@ -2,36 +2,69 @@
 
 import argparse
 import os
+import shlex
 import sys
+from contextlib import closing
 
 import peewee
 from playhouse.migrations import MigrationError
 
 from hello import schema
 from hello.errors import DatabaseUnavailable
-from hello.settings import Settings, SettingsError
+from hello.settings import MISCONFIGURED, DatabaseURI, Settings, SettingsError, Source
+
+#: Exit codes, beside MISCONFIGURED. UNKNOWN is for `migrate --check` alone.
+DONE, FAILED, PENDING, UNKNOWN = 0, 1, 1, 3
 
 
 def serve(options: argparse.Namespace, extra: list[str]) -> int:
     """Become gunicorn: the same process, so that signals reach it."""
     command = ["gunicorn", "-c", "python:hello.server", *extra, "hello.app:wsgi()"]
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    os.execve(sys.executable, [sys.executable, "-m", *command], _gunicorns_environment())
+
+
+def _gunicorns_environment() -> dict[str, str]:
+    """The environment, but for what gunicorn fails on before it reads hello/server.py.
+
+    Raises SettingsError.
+    """
+    environ = dict(os.environ)
+    Source(environ).web_concurrency()
+    if not environ.get("WEB_CONCURRENCY"):
+        environ.pop("WEB_CONCURRENCY", None)
+    environ.pop("FORWARDED_ALLOW_IPS", None)  # the service believes nobody
+    try:
+        shlex.split(environ.get("GUNICORN_CMD_ARGS", ""))
+    except ValueError as ex:
+        raise SettingsError(f"GUNICORN_CMD_ARGS: {ex}") from None
+    return environ
 
 
 def migrate(options: argparse.Namespace, extra: list[str]) -> int:
     settings = Settings.load()
     if settings.db_uri.is_memory:
         print("a database in memory is created with the current schema; nothing to do")
-        return 0
-    database = schema.connect(settings.db_uri, settings.connect_timeout)
+        return DONE
+    try:
+        database = schema.connect(settings.db_uri, settings.connect_timeout)
+    except schema.Refused:
+        raise
+    except DatabaseUnavailable as ex:
+        if options.down is not None or not _is_current_on_a_replica(settings):
+            raise
+        print(f"nothing to do: a replica has the current schema; the primary is away: {ex}")
+        return DONE
     try:
         if options.check:
             missing = schema.pending(schema.applied(database))
             for name in missing:
                 print(f"pending: {name}")
-            return 1 if missing else 0
+            return PENDING if missing else DONE
         if options.down is not None:
-            names = schema.downgrade(database, options.down or None, wait=options.wait, say=_say)
+            target = options.down or None
+            if not _may_lose(schema.losses(database, target, wait=options.wait, say=_say), options):
+                return FAILED
+            names = schema.downgrade(database, target, wait=options.wait, say=_say)
             verb = "reverted"
         else:
             names = schema.upgrade(database, wait=options.wait, say=_say)
@@ -40,9 +73,36 @@ def migrate(options: argparse.Namespace, extra: list[str]) -> int:
             print(f"{verb}: {name}")
         if not names:
             print("nothing to do")
-        return 0
+        return DONE
     finally:
         database.close()
+
+
+def _is_current_on_a_replica(settings: Settings) -> bool:
+    """Whether a replica shows that the primary lacks no script: it is never ahead."""
+    for uri in settings.source.replica_uris():
+        try:
+            replica = schema.connect(DatabaseURI(uri), settings.connect_timeout)
+            with closing(replica):
+                if not schema.pending(schema.applied(replica)):
+                    return True
+        except (DatabaseUnavailable, peewee.DatabaseError, peewee.InterfaceError):
+            continue
+    return False
+
+
+def _may_lose(losses: list[str], options: argparse.Namespace) -> bool:
+    """Say what will be lost; whether that is what is wanted, by an option or by an answer."""
+    for what in losses:
+        _say(f"this loses {what}")
+    if not losses or options.yes:
+        return True
+    if sys.stdin.isatty():
+        print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return True
+    _say("nothing was changed; --yes reverts all the same")
+    return False
 
 
 def _say(what: str) -> None:
@@ -57,9 +117,12 @@ def check(options: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= 3600:
-        raise ValueError
+        raise argparse.ArgumentTypeError("must be a number of seconds, at most 3600")
     return value
 
 
@@ -68,13 +131,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
 
     command = commands.add_parser("serve", help="run the service; options are gunicorn's")
-    command.set_defaults(run=serve)
+    command.set_defaults(run=serve, check=False)
 
     command = commands.add_parser("migrate", help="bring the database's schema up to date")
     command.set_defaults(run=migrate)
     choice = command.add_mutually_exclusive_group()
     choice.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 if a script is pending"
+        "--check",
+        action="store_true",
+        help="change nothing; exit 1 if a script is pending, 3 if that could not be found out",
     )
     choice.add_argument(
         "--down",
@@ -84,7 +149,10 @@ def _parser() -> argparse.ArgumentParser:
         help="revert the last script, or all back to and including SCRIPT",
     )
     command.add_argument(
-        "--wait", type=float, default=60, metavar="SECONDS", help="for another migration (60)"
+        "--yes", action="store_true", help="with --down: also if data is lost; it is said which"
+    )
+    command.add_argument(
+        "--wait", type=_seconds, default=60, metavar="SECONDS", help="for another migration (60)"
     )
 
     command = commands.add_parser(
@@ -94,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 all of it works; 1 something does not: it may be that requests are"
         " answered all the same, the lines GET and PUT say so; 2 a setting or an option is wrong",
     )
-    command.set_defaults(run=check)
+    command.set_defaults(run=check, check=False)
     command.add_argument("--json", action="store_true", help="one JSON object, for machines")
     command.add_argument(
         "--timeout", type=_seconds, default=5, metavar="SECONDS", help="for each of them (5)"
@@ -108,15 +176,14 @@ def main(arguments: list[str] | None = None) -> int:
         _parser().error(f"unrecognized arguments: {' '.join(extra)}")
     try:
         return int(options.run(options, extra))
-    except (
-        SettingsError,
-        DatabaseUnavailable,
-        MigrationError,
-        peewee.DatabaseError,
-        peewee.InterfaceError,
-    ) as ex:
-        print(f"hello: {str(ex).strip()}", file=sys.stderr)
-        return 1
+    except SettingsError as ex:
+        _say(str(ex))
+        return MISCONFIGURED
+    except (DatabaseUnavailable, MigrationError) as ex:
+        _say(str(ex))
+    except (peewee.DatabaseError, peewee.InterfaceError) as ex:
+        _say(schema.reason(ex))
+    return UNKNOWN if options.check else FAILED
 
 
 if __name__ == "__main__":

@@ -204,7 +204,10 @@ class Backends:
         return uris[number % len(uris)]
 
     def _cache_uri(self) -> str:
-        return _current(self._settings.source.cache_uri) or ""
+        uri = _current(self._settings.source.cache_uri)
+        if uri is None:
+            raise DatabaseUnavailable("CACHE_URI: was removed, which needs a restart")
+        return uri
 
 
 def _state(breaker: Breaker) -> str:

@@ -27,9 +27,8 @@ from datetime import date
 from typing import Any, NamedTuple
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from hello import cache_address
 from hello.errors import DatabaseUnavailable
 from hello.models import Birthday
 from hello.telemetry import count, timed
@@ -194,7 +193,7 @@ class CacheConnection:
             return operation(self._client)
         except (redis.RedisError, OSError, ValueError) as ex:
             self.close()
-            raise CacheUnavailable(type(ex).__name__) from ex
+            raise CacheUnavailable(_reason(ex)) from ex
         except BaseException:
             self.close()  # an answer may still be on its way
             raise
@@ -202,27 +201,34 @@ class CacheConnection:
     def _connect(self) -> Any:
         client: Any = None
         try:
-            client = redis.Redis.from_url(
-                self._uri(),
-                single_connection_client=True,
-                socket_timeout=self._timeout,
-                socket_connect_timeout=self._timeout,
-                decode_responses=True,
-                encoding_errors="replace",
-                # Trying again is the breaker's business.
-                retry=Retry(NoBackoff(), 0),
-            )
+            client = cache_address.connect(self._uri(), self._timeout)
             self._run_id = client.info("server")["run_id"][:12]
-        except (redis.RedisError, OSError, ValueError, KeyError, DatabaseUnavailable) as ex:
+        except Exception as ex:
+            # Whatever it is that answers there, or that the URI has become: it is no cache.
             if client is not None:
                 client.close()
-            raise CacheUnavailable(type(ex).__name__) from ex
+            raise CacheUnavailable(_reason(ex)) from ex
         self._scripts = {
             "claim": client.register_script(_CLAIM),
             "fill": client.register_script(_FILL),
             "update": client.register_script(_UPDATE),
         }
         return client
+
+
+def _reason(ex: Exception) -> str:
+    """Why, in words that hold no key and no secret: of what the server said, the first one."""
+    kind = type(ex).__name__
+    if isinstance(ex, DatabaseUnavailable):
+        return str(ex)
+    if isinstance(ex, redis.RedisError):
+        word = getattr(ex, "status_code", None) or str(ex).partition(" ")[0]
+        if word.isascii() and word.isalpha() and word.isupper():
+            return f"{kind}: {word}"
+        cause = ex.__context__
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"{kind}: {cause.strerror}"
+    return kind
 
 
 def _user(text: str) -> Birthday | None:

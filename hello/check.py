@@ -18,15 +18,15 @@ import gevent
 from hello.backends import Backends
 from hello.errors import SchemaOutdated, Unavailable
 from hello.resources.health import Check
-from hello.settings import Settings, SettingsError
+from hello.settings import MISCONFIGURED, Settings, SettingsError
 
 #: Seconds that each dependency has; all are asked at once.
 TIMEOUT = 5.0
 #: Seconds after that until a check is not waited for any more: looking up a name may block.
 GRACE = 1.0
 
-#: Exit codes. 2 is also what wrong options give.
-HEALTHY, FAILING, MISCONFIGURED = 0, 1, 2
+#: Exit codes, beside MISCONFIGURED.
+HEALTHY, FAILING = 0, 1
 
 
 class Finding(NamedTuple):
@@ -220,7 +220,7 @@ def examine(settings: Settings, timeout: float = TIMEOUT) -> Report:
     else:
         found = ask_at_once(checks, timeout)
     return Report(
-        settings=_described(settings),
+        settings=settings.backends,
         primary=found.pop("primary"),
         reads=found.pop("reads"),
         writes=found.pop("writes"),
@@ -260,14 +260,6 @@ def _lacks_its_file(settings: Settings) -> bool:
 
 def _no_file(timeout: float) -> Mapping[str, Any]:
     raise SchemaOutdated("the file is not there yet: run python -m hello migrate")
-
-
-def _described(settings: Settings) -> str:
-    if settings.db_uri.is_sqlite:
-        return "SQLite in memory" if settings.db_uri.is_memory else "a SQLite file"
-    replicas = f"{settings.replicas} replica" + ("" if settings.replicas == 1 else "s")
-    parts = [replicas] if settings.replicas else []
-    return ", ".join(["PostgreSQL", *parts, *(["a cache"] if settings.cache else [])])
 
 
 def main(*, as_json: bool, timeout: float) -> int:

@@ -12,12 +12,11 @@ from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
-import gevent
 import psycopg2
-from gevent.socket import AF_UNSPEC, SOCK_STREAM, gaierror, getaddrinfo, wait_read, wait_write
+from gevent.socket import wait_read, wait_write
 from psycopg2 import errors, extensions
 
-from hello import schema, statements
+from hello import resolver, schema, statements
 from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
 from hello.models import Birthday, CacheStanding
 
@@ -294,20 +293,10 @@ class PostgreSQL:
             if not host or host.startswith("/") or "hostaddr" in parameters:
                 yield number, parameters
                 continue
-            for address in self._resolve(host, deadline):
+            timeout = min(self._connect_timeout, deadline - time.monotonic())
+            for address in resolver.addresses(host, timeout):
                 # With both given, libpq connects to `hostaddr` and verifies `host`.
                 yield number, parameters | {"hostaddr": address}
-
-    def _resolve(self, host: str, deadline: float) -> list[str]:
-        """The addresses of a host, found without stopping other greenlets."""
-        timeout = min(self._connect_timeout, deadline - time.monotonic())
-        try:
-            host.encode("idna")  # gevent would print a traceback
-            with gevent.Timeout(timeout, _TimedOut):
-                found = getaddrinfo(host, None, AF_UNSPEC, SOCK_STREAM)
-        except (gaierror, UnicodeError, _TimedOut):
-            return []
-        return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
 def _lsn(text: str) -> int:

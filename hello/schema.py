@@ -4,6 +4,7 @@ The scripts are `playhouse.migrations` files: numbered, with `up` and `down`. Th
 table `schema_migration` records which were applied.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +26,20 @@ SELECT_APPLIED = f"SELECT name FROM {HISTORY}"
 #: Any number will do as long as no other program locks the same one; this is "hello".
 _LOCK = int.from_bytes(b"hello", "big")
 
+#: SQLSTATE of a statement that does not run in a transaction, as DROP INDEX CONCURRENTLY.
+_ACTIVE_SQL_TRANSACTION = "25001"
+
+_KEEPALIVES = {
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",  # milliseconds
+}
+
+#: What a server says at first that is there, and cannot serve at the moment. psycopg2 does not
+#: tell the code of an error in connecting.
+_PASSES = re.compile("starting up|shutting down|recovery mode|not yet accepting|too many|slots")
+
 
 def pending(applied: Iterable[str]) -> list[str]:
     """The scripts of this release that are not among `applied`, in order.
@@ -36,11 +51,15 @@ def pending(applied: Iterable[str]) -> list[str]:
     return [name for name in NAMES if name not in done]
 
 
+class Refused(DatabaseUnavailable):
+    """The server is there, and lets nobody in with this URI."""
+
+
 def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
     """A connected Peewee database for running scripts.
 
     `timeout`, in seconds, bounds the wait for a connection and for each lock.
-    Raises DatabaseUnavailable.
+    Raises DatabaseUnavailable, which is Refused if waiting would not help.
     """
     database: peewee.Database
     if uri.is_sqlite:
@@ -50,12 +69,27 @@ def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
         if "," in parameters.get("host", ""):
             parameters.setdefault("target_session_attrs", "read-write")
         parameters.setdefault("connect_timeout", str(max(2, int(timeout))))
+        # A server that vanishes is noticed within a minute, also under a long statement.
+        for name, value in _KEEPALIVES.items():
+            parameters.setdefault(name, value)
         database = peewee.PostgresqlDatabase(parameters.pop("dbname", None) or "", **parameters)
     try:
         database.connect()
     except peewee.DatabaseError as ex:
-        raise DatabaseUnavailable(str(ex).strip()) from ex
+        why = reason(ex)
+        refused = "FATAL:" in why and not _PASSES.search(why)
+        raise (Refused if refused else DatabaseUnavailable)(why) from ex
     return database
+
+
+def reason(ex: peewee.PeeweeException) -> str:
+    """Why, in one line: the server's primary message (its DETAIL quotes rows), or the driver's.
+
+    What libpq says about connecting names hosts and users, never passwords.
+    """
+    diagnostics = getattr(getattr(ex, "orig", None), "diag", None)
+    lines = [line for line in str(ex).splitlines() if line and not line.startswith("\t")]
+    return getattr(diagnostics, "message_primary", None) or "; ".join(lines)
 
 
 def _silent(what: str) -> None:
@@ -92,6 +126,56 @@ def downgrade(
     """Revert the last script, or all back to and including `target`; see `upgrade`."""
     with _alone(database, wait, say):
         return list(_runner(database).down(target))
+
+
+def losses(
+    database: peewee.Database,
+    target: str | None = None,
+    *,
+    wait: float = 60.0,
+    say: Callable[[str], None] = _silent,
+) -> list[str]:
+    """What `downgrade` would drop of what holds anything, in words; see `upgrade`.
+
+    Nobody can tell from a script: it is tried, in a transaction that is rolled back.
+    """
+    with _alone(database, wait, say):
+        before = _columns(database)
+        try:
+            with database.atomic() as trial:
+                _runner(database).down(target)
+                after = _columns(database)
+                trial.rollback()
+        except peewee.InternalError as ex:
+            if getattr(getattr(ex, "orig", None), "pgcode", None) != _ACTIVE_SQL_TRANSACTION:
+                raise
+            return ["perhaps more than can be told: a script does not run in a transaction"]
+        lost = []
+        for table, columns in before.items():
+            if table not in after:
+                lost.append((f"the table {table} with", _count(database, table, "*")))
+                continue
+            dropped = [column for column in columns if column not in after[table]]
+            lost += [
+                (f"the column {column} of the table {table} in", _count(database, table, column))
+                for column in dropped
+            ]
+        return [f"{what} {n} row{'s' * (n != 1)}" for what, n in lost if n]
+
+
+def _columns(database: peewee.Database) -> dict[str, list[str]]:
+    """The columns of each table, but for the history."""
+    return {
+        table: [column.name for column in database.get_columns(table)]
+        for table in database.get_tables()
+        if table != HISTORY
+    }
+
+
+def _count(database: peewee.Database, table: str, what: str) -> int:
+    """In how many rows it is not null."""
+    what = what if what == "*" else f'"{what}"'
+    return int(database.execute_sql(f'SELECT count({what}) FROM "{table}"').fetchone()[0])
 
 
 def applied(database: peewee.Database) -> list[str]:

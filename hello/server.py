@@ -6,24 +6,39 @@ from gevent import monkey
 monkey.patch_all()
 
 import os  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable, Mapping  # noqa: E402
 from errno import EADDRINUSE  # noqa: E402
-from typing import Any  # noqa: E402
+from typing import Any, NoReturn  # noqa: E402
 
 from hello import logs, telemetry  # noqa: E402
 from hello.admin import Admin  # noqa: E402
-from hello.settings import Settings, SettingsError  # noqa: E402
+from hello.settings import MISCONFIGURED, Settings, SettingsError  # noqa: E402
 from hello.worker import Worker  # noqa: E402
+
+
+def _refuse(reason: object) -> NoReturn:
+    """Stop the start with one line that names the setting, instead of gunicorn's traceback."""
+    print(f"hello: {reason}", file=sys.stderr)
+    sys.exit(MISCONFIGURED)
+
 
 try:
     _settings = Settings.load()
 except SettingsError as ex:
-    # One line that names the setting, instead of gunicorn's traceback.
-    sys.exit(f"hello: {ex}")
+    _refuse(ex)
 
 logs.configure(_settings.log_format, _settings.log_level)
+
+# gunicorn would try for five seconds, and show a traceback for a name without an address.
+_family = socket.AF_INET6 if ":" in _settings.host else socket.AF_INET
+try:
+    with socket.socket(_family) as _probe:
+        _probe.bind((_settings.host, 0))
+except (OSError, UnicodeError) as ex:
+    _refuse(f"HOST: cannot listen there: {getattr(ex, 'strerror', None) or 'it is no name'}")
 
 # The URL of the service. An IPv6 address needs its brackets.
 bind = (
@@ -105,8 +120,8 @@ def on_starting(server: Any) -> None:
     """Refuse options that would have something else serve, and open the admin port."""
     for reason, is_wrong in _FOREIGN.items():
         if is_wrong(server.cfg):
-            print(f"hello: gunicorn's option {reason}", file=sys.stderr)
-            sys.exit(2)
+            _refuse(f"gunicorn's option {reason}")
+    server.log.info("serving %s", _settings.backends)
     _open_admin_port(server)
 
 
@@ -121,7 +136,7 @@ def _open_admin_port(server: Any) -> None:
     except OSError as ex:
         reason = f"cannot listen on {_settings.host}, port {_settings.admin_port}: {ex.strerror}"
         if _settings.source.get("ADMIN_PORT"):
-            sys.exit(f"hello: ADMIN_PORT: {reason}")
+            _refuse(f"ADMIN_PORT: {reason}")
         # Nobody asked for it.
         server.log.warning("no metrics: %s; set ADMIN_PORT to another port, or to 0", reason)
 

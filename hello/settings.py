@@ -17,11 +17,14 @@ from zoneinfo import ZoneInfo
 import psycopg2
 import regex
 from psycopg2.extensions import parse_dsn
-from redis.connection import parse_url
 
+from hello import cache_address, time_zones
 from hello.usernames import DEFAULT_PATTERN
 
 DEFAULT_SECRETS_DIR = "/etc/hello/secrets"
+
+#: The exit code of every command if a setting is wrong; argparse's for a wrong option.
+MISCONFIGURED = 2
 
 T = TypeVar("T")
 
@@ -97,16 +100,6 @@ def parse_replica_uris(text: str) -> list[str]:
     return uris
 
 
-def parse_cache_uri(text: str) -> str:
-    """A URI for redis-py; raises ValueError, with a message that does not hold the text."""
-    text = regex.sub("^valkey(?=s?://)", "redis", text.strip())
-    try:
-        parse_url(text)
-    except (ValueError, TypeError):
-        raise ValueError("must be a URI like redis://:password@host:6379/0") from None
-    return text
-
-
 class Source:
     """Where settings are looked up: variables first, then files in a directory."""
 
@@ -143,7 +136,10 @@ class Source:
         return self.parse("DB_READ_URI", parse_replica_uris, "") if self.get("DB_READ_URI") else []
 
     def cache_uri(self) -> str | None:
-        return self.parse("CACHE_URI", parse_cache_uri, "") if self.get("CACHE_URI") else None
+        return self.parse("CACHE_URI", cache_address.parse, "") if self.get("CACHE_URI") else None
+
+    def web_concurrency(self) -> int:
+        return self.parse("WEB_CONCURRENCY", _integer(1, 256), "1")
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -171,13 +167,6 @@ def _boolean(text: str) -> bool:
     if text.lower() in ("0", "false", "no", "off"):
         return False
     raise ValueError("must be on or off")
-
-
-def _time_zone(text: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(text)
-    except (OSError, ValueError, KeyError):
-        raise ValueError("must be a time zone of the IANA database, as Europe/Berlin") from None
 
 
 def _pattern(text: str) -> str:
@@ -252,6 +241,8 @@ class Settings:
     def load(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Raises SettingsError for the first setting that is wrong."""
         source = Source(environ)
+        if environ.get("SECRETS_DIR") and not Path(environ["SECRETS_DIR"]).is_dir():
+            raise SettingsError("SECRETS_DIR: is no directory")
         settings = cls(
             source=source,
             db_uri=source.database_uri(),
@@ -263,9 +254,9 @@ class Settings:
             host=source.parse("HOST", str, "127.0.0.1"),
             port=source.parse("PORT", _integer(0, 65535), "8080"),
             admin_port=source.parse("ADMIN_PORT", _integer(0, 65535), "9090"),
-            web_concurrency=source.parse("WEB_CONCURRENCY", _integer(1, 256), "1"),
+            web_concurrency=source.web_concurrency(),
             max_connections=source.parse("MAX_CONNECTIONS", _integer(1, 1_000_000), "4096"),
-            time_zone=source.parse("TIMEZONE", _time_zone, "UTC"),
+            time_zone=source.parse("TIMEZONE", time_zones.parse, "UTC"),
             username_pattern=source.parse("USERNAME_PATTERN", _pattern, DEFAULT_PATTERN),
             read_lanes=source.parse("READ_LANES", _integer(1, 16), "2"),
             max_waiting=source.parse("MAX_WAITING", _integer(1, 1_000_000), "1024"),
@@ -280,6 +271,8 @@ class Settings:
             access_log=source.parse("ACCESS_LOG", _boolean, "off"),
             traces=_traces(environ),
         )
+        if settings.db_uri.is_sqlite and not Path(settings.db_uri.sqlite_path).parent.is_dir():
+            raise SettingsError("DB_URI: the directory of the SQLite file does not exist")
         if settings.db_uri.is_memory and settings.web_concurrency > 1:
             raise SettingsError(
                 "WEB_CONCURRENCY: must be 1 with a database in memory: no two workers share one"
@@ -290,3 +283,12 @@ class Settings:
             if given and settings.db_uri.is_sqlite:
                 raise SettingsError(f"{name}: goes with a DB_URI that begins with postgresql://")
         return settings
+
+    @property
+    def backends(self) -> str:
+        """The databases and the cache that are named, in words without a secret."""
+        if self.db_uri.is_sqlite:
+            return "SQLite in memory" if self.db_uri.is_memory else "a SQLite file"
+        replicas = f"{self.replicas} replica" + ("" if self.replicas == 1 else "s")
+        parts = [replicas] if self.replicas else []
+        return ", ".join(["PostgreSQL", *parts, *(["a cache"] if self.cache else [])])

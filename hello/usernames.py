@@ -11,9 +11,18 @@ DEFAULT_PATTERN = r"[\p{L}\p{Nd}._-][\p{L}\p{M}\p{Nd}._-]*"
 #: In characters, after normalisation. The column is as wide.
 MAX_LENGTH = 64
 
+#: Before it. No character is written with more than four (U+1F82, for one), so what is longer
+#: than this stays too long; to normalise it takes time with the square of its length.
+_MAX_RAW_LENGTH = 4 * MAX_LENGTH
+
 # U+FFFD stands where the path was not UTF-8; PostgreSQL cannot store NUL. Neither
 # is in a name, whatever a configured pattern says.
 _NUL, _REPLACED = "\0", "\ufffd"
+
+# RFC 3986, section 6.2.2.3: /hello/.. is / before it is sent, however it is written.
+_DOTS = (".", "..")
+
+_LENGTH = f"A username has 1 to {MAX_LENGTH} characters."
 
 
 class InvalidUsername(ValueError):
@@ -29,17 +38,27 @@ class Usernames:
 
     def __init__(self, pattern: str = DEFAULT_PATTERN) -> None:
         self._matches = regex.compile(pattern).fullmatch
+        self._rule = (
+            "A username consists of letters and digits of any script, '.', '_' and '-',"
+            " and does not begin with a combining mark."
+            if pattern == DEFAULT_PATTERN
+            else f"A username must match {pattern}."
+        )
 
     def parse(self, raw: str) -> str:
         """The name to store: `raw` in Unicode's normal form C; case is kept.
 
         Raises InvalidUsername.
         """
+        if len(raw) > _MAX_RAW_LENGTH:
+            raise InvalidUsername(_LENGTH)
         name = raw if raw.isascii() else unicodedata.normalize("NFC", raw)
         if not 1 <= len(name) <= MAX_LENGTH:
-            raise InvalidUsername(f"A username has 1 to {MAX_LENGTH} characters.")
+            raise InvalidUsername(_LENGTH)
         if _NUL in name or _REPLACED in name:
             raise InvalidUsername("The username is not valid UTF-8, or contains NUL.")
+        if name in _DOTS:
+            raise InvalidUsername("'.' and '..' are no usernames: clients resolve them in a path.")
         if not self._matches(name):
-            raise InvalidUsername("The username contains a character that is not allowed.")
+            raise InvalidUsername(self._rule)
         return name

@@ -1,13 +1,11 @@
 import re
 from collections.abc import Callable
 from datetime import date, tzinfo
-from functools import lru_cache
-from zoneinfo import ZoneInfo, available_timezones
 
 import falcon
 import msgspec
 
-from hello import problems, usernames
+from hello import problems, time_zones, usernames
 from hello.birthdays import days_until_birthday
 from hello.body import read_body
 from hello.telemetry import count
@@ -26,8 +24,6 @@ class DateOfBirth(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(DateOfBirth).decode
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_TIME_ZONES = available_timezones()
-_time_zone = lru_cache(ZoneInfo)
 
 
 class Hello:
@@ -75,13 +71,17 @@ class Hello:
         name = req.get_param("tz")
         if name is None:
             return self._clock(self._zone)
-        if name not in _TIME_ZONES:
+        try:
+            zone = time_zones.parse(name)
+        except ValueError as ex:
             raise problems.UnknownTimeZone(
                 "tz must name a zone of the IANA time zone database, as Asia/Tokyo."
-            )
-        return self._clock(_time_zone(name))
+            ) from ex
+        return self._clock(zone)
 
     def _parse_date(self, body: bytes, today: date) -> date:
+        if not body:
+            raise problems.InvalidBody("The body is empty.")
         try:
             text = _decode(body.decode("utf-8")).dateOfBirth
         except UnicodeDecodeError as ex:

@@ -34,7 +34,7 @@ class Server:
                 "PORT": str(self.port),
                 "WEB_CONCURRENCY": str(workers),
                 "PYTHONPATH": str(ROOT),
-                "SECRETS_DIR": "/nonexistent",
+                "SECRETS_DIR": "/",
             }
             | settings,
             stdin=subprocess.DEVNULL,

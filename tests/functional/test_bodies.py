@@ -210,3 +210,8 @@ def test_a_content_length_that_is_no_number_is_refused(
 def test_an_invalid_name_is_told_before_the_body_is_read(client: Client) -> None:
     response = client.ask("PUT", "/hello/a%20b", b"x" * 5000)
     assert_problem(response, 400, "invalid-username")
+
+
+def test_an_empty_body_is_called_empty(client: Client) -> None:
+    problem = assert_problem(put(client, b""), 400, "invalid-body")
+    assert problem["detail"] == "The body is empty."

@@ -41,6 +41,12 @@ def test_put_accepts_dates_until_today_in_the_zone(
         "?tz",
         "?tz=Mars/Olympus",
         "?tz=utc",
+        # Names of a host or of the compiler of zones.
+        "?tz=Factory",
+        "?tz=localtime",
+        "?tz=posixrules",
+        "?tz=posix/UTC",
+        "?tz=right/UTC",
         "?tz=America",
         "?tz=+02:00",
         "?tz=UTC%00",

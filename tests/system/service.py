@@ -25,6 +25,9 @@ from tests.system.processes import eventually, free_port
 #: Connections to the database per worker: two for reads and one for writes.
 LANES = 3
 
+#: A directory in which no setting is a file.
+NO_SECRETS = "/"
+
 #: Settings for tests that make requests wait until all of them have arrived.
 PATIENT = {"STATEMENT_TIMEOUT": "20", "REQUEST_TIMEOUT": "30"}
 
@@ -262,7 +265,7 @@ class Service:
                 "PATH": os.environ["PATH"],
                 "PORT": str(self.port),
                 "ADMIN_PORT": "0",
-                "SECRETS_DIR": "/nonexistent",
+                "SECRETS_DIR": NO_SECRETS,
                 "PYTHONWARNINGS": os.environ.get("SERVICE_PYTHONWARNINGS", "default"),
             }
             | settings,
@@ -343,13 +346,14 @@ class Service:
 
 
 def migrate(
-    db_uri: str, *options: str, directory: Path | None = None
+    db_uri: str, *options: str, directory: Path | None = None, **settings: str
 ) -> subprocess.CompletedProcess:
     """Run `python -m hello migrate`, of another release if `directory` has one."""
     return subprocess.run(
         [sys.executable, "-m", "hello", "migrate", *options],
-        env={"PATH": os.environ["PATH"], "DB_URI": db_uri, "SECRETS_DIR": "/nonexistent"},
+        env={"PATH": os.environ["PATH"], "DB_URI": db_uri, "SECRETS_DIR": NO_SECRETS} | settings,
         cwd=directory,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=120,

@@ -5,8 +5,10 @@ the database is a table in memory. The service as a whole comes last.
 """
 
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import date, tzinfo
 from pathlib import Path
@@ -876,6 +878,70 @@ def test_a_cache_uri_that_was_changed_to_nonsense(
     assert worker.users.find("alice") == Birthday(OLD, 1)
 
 
+def test_the_timeout_of_the_settings_is_the_one_that_counts(connect: Connect, path: Proxy) -> None:
+    path.mode = BLACKHOLE
+    start = time.monotonic()
+    with pytest.raises(CacheUnavailable):
+        connect(f"redis://127.0.0.1:{path.port}/0?socket_timeout=60", timeout=0.3).ping()
+    with pytest.raises(CacheUnavailable):
+        connect(f"redis://127.0.0.1:{path.port}/0", timeout=0.3).ping()
+    assert time.monotonic() - start < 15
+
+
+def refuse_strangers(store: redis.Redis) -> None:
+    store.config_set("requirepass", "s3cret")
+
+
+def refuse_writes(store: redis.Redis) -> None:
+    store.replicaof("127.0.0.1", free_port())
+
+
+def have_no_room(store: redis.Redis) -> None:
+    store.config_set("maxmemory", "1")
+
+
+@pytest.mark.parametrize(
+    ("begin", "password", "word"),
+    [
+        (refuse_strangers, "", "NOAUTH"),
+        (refuse_strangers, "wr0ng", "WRONGPASS"),
+        (refuse_writes, "", "READONLY"),
+        (have_no_room, "", "OOM"),
+    ],
+)
+def test_what_the_server_says_is_told_by_its_first_word(
+    own_valkey: Valkey,
+    connect: Connect,
+    begin: Callable[[redis.Redis], None],
+    password: str,
+    word: str,
+) -> None:
+    with own_valkey.client as store:
+        begin(store)
+    uri = own_valkey.uri.replace("//", f"//:{password}@") if password else own_valkey.uri
+    with pytest.raises(CacheUnavailable) as caught:
+        connect(uri).claim(["alice"], 1)
+    assert str(caught.value).partition(": ")[2] == word
+
+
+def test_what_is_no_cache_at_all_is_away(connect: Connect) -> None:
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            for _ in range(4):
+                connection.recv(4096)
+                connection.sendall(b":1\r\n" * 8)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        answering = pool.submit(answer)
+        port = listener.getsockname()[1]
+        with pytest.raises(CacheUnavailable):
+            connect(f"redis://127.0.0.1:{port}/0").ping()
+        listener.close()
+        with suppress(ConnectionError):
+            answering.result()
+
+
 def test_nobody_sees_the_past_when_one_writer_cannot_reach_the_cache(
     cut_off: Worker, other: Worker, path: Proxy, table: Table, outage: str
 ) -> None:
@@ -1133,6 +1199,37 @@ def test_the_service_without_an_answer_from_the_cache(
         path.mode = PASS
         eventually(lambda: not reads_the_database(client, "alice"))
         assert says(client.get("alice"), "1991-06-18")
+
+
+@pytest.mark.parametrize(
+    "later", ["redis://{}?ssl_cert_reqs=none", "redis://{}?encoding=x", "redis://s3cret:x", ""]
+)
+def test_a_mounted_uri_that_becomes_wrong_is_a_cache_that_is_away(
+    settings: dict[str, str], valkey: Valkey, tmp_path: Path, later: str
+) -> None:
+    secret = tmp_path / "CACHE_URI"
+    secret.write_text(valkey.uri)
+    with (
+        Service(SECRETS_DIR=str(tmp_path), **settings).wait_until() as service,
+        service.client() as client,
+    ):
+        client.put("alice", "1990-05-17")
+        client.get("alice")
+        secret.write_text(later.format(f"127.0.0.1:{valkey.port}/0"))
+        with valkey.client as store:
+            store.client_kill_filter(_type="normal", skipme=True)
+        for n in range(1, 10):
+            assert client.put("alice", f"1990-05-{n:02}").status == 204
+            assert says(client.get("alice"), f"1990-05-{n:02}")
+        cache = client.request("GET", "/health").json["dependencies"]["cache"]
+        assert cache["state"] == "down"
+        assert "CACHE_URI: " in str(cache)
+        assert "Traceback" not in service.log
+        assert "s3cret" not in service.log
+
+        secret.write_text(valkey.uri)
+        health = "/health"
+        eventually(lambda: client.request("GET", health).json["status"] == "ok")
 
 
 def test_the_password_of_the_cache_is_rotated(

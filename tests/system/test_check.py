@@ -13,7 +13,7 @@ import pytest
 
 from tests.system.deployment import DATABASE, Deployment, blackholed
 from tests.system.postgres import Cluster
-from tests.system.service import Service, migrate
+from tests.system.service import NO_SECRETS, Service, migrate
 
 #: In every URI here: whatever is printed must not hold it.
 SECRET = "s3cr%65t"
@@ -26,7 +26,7 @@ def run(*options: str, **settings: str) -> subprocess.CompletedProcess:
     """Run it, and see that it keeps its secrets and has no stack trace."""
     done = subprocess.run(
         [sys.executable, "-m", "hello", "check", *options],
-        env={"PATH": os.environ["PATH"], "SECRETS_DIR": "/nonexistent"} | settings,
+        env={"PATH": os.environ["PATH"], "SECRETS_DIR": NO_SECRETS} | settings,
         capture_output=True,
         text=True,
         timeout=120,

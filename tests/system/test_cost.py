@@ -16,6 +16,7 @@ from statistics import median
 import pytest
 
 from tests.system.cost import Meter, get, put, serve
+from tests.system.service import NO_SECRETS
 
 #: At most, in costs of the constant answer to the same method. Measured: 1.6 and 1.5; with
 #: the responder's work done twice, 1.9 and 1.8.
@@ -64,7 +65,7 @@ def puts(prefix: str) -> Make:
 def test_request_takes_few_more_instructions_than_a_constant_answer(method: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.system.cost"],
-        env={"PATH": os.environ["PATH"], "SECRETS_DIR": "/nonexistent"},
+        env={"PATH": os.environ["PATH"], "SECRETS_DIR": NO_SECRETS},
         capture_output=True,
         text=True,
         timeout=120,

@@ -14,7 +14,7 @@ import pytest
 
 from tests.system.postgres import Cluster
 from tests.system.processes import eventually, free_port
-from tests.system.service import Client, Service, head
+from tests.system.service import NO_SECRETS, Client, Service, head
 from tests.system.valkey import Valkey
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -105,7 +105,7 @@ def test_a_terminal_shows_text() -> None:
     environment = {"PATH": os.environ["PATH"], "PORT": str(port), "ADMIN_PORT": "0"}
     process = subprocess.Popen(
         [sys.executable, "-m", "hello", "serve"],
-        env=environment | {"SECRETS_DIR": "/nonexistent"},
+        env=environment | {"SECRETS_DIR": NO_SECRETS},
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=theirs,
@@ -242,13 +242,13 @@ def test_a_broken_setting_is_printed_without_its_value(
         settings[name] = broken
     done = subprocess.run(
         [sys.executable, "-m", "hello", "serve"],
-        env={"PATH": os.environ["PATH"], "SECRETS_DIR": "/nonexistent"} | settings,
+        env={"PATH": os.environ["PATH"], "SECRETS_DIR": NO_SECRETS} | settings,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith(f"hello: {name}: ")
     assert "s3cr" not in done.stderr

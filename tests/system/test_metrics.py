@@ -261,7 +261,7 @@ def taken() -> Iterator[int]:
 
 def test_an_admin_port_that_is_taken_stops_the_start(taken: int) -> None:
     with Service(ADMIN_PORT=str(taken)) as service:
-        assert service.process.wait(20) == 1
+        assert service.process.wait(20) == 2
         [line] = [line for line in service.log.splitlines() if "ADMIN_PORT" in line]
         assert line.startswith("hello: ADMIN_PORT: cannot listen on 127.0.0.1, port ")
         assert "Traceback" not in service.log

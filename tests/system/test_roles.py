@@ -97,7 +97,7 @@ def test_a_password_is_changed_while_the_service_runs(
         assert set(cloud.lanes("hello").values()) == {"hello_2"}
 
     # The next release's migrations own what those of the first one made, whoever ran them.
-    done = migrate(new, "--down")
+    done = migrate(new, "--down", "--yes")
     assert done.returncode == 0, done.stderr
     assert migrate(new).returncode == 0
     owners = cloud.query(

@@ -526,7 +526,7 @@ def test_log_of_a_malformed_request_quotes_nothing(service: Service, wire: Wire,
 )
 def test_wrong_setting_stops_the_start(name: str, value: str) -> None:
     with Service(**{name: value}) as service:
-        assert service.process.wait(20) == 1
+        assert service.process.wait(20) == 2
         assert service.log.startswith(f"hello: {name}: ")
         assert service.log.count("\n") == 1
         assert "unter2" not in service.log
@@ -534,14 +534,14 @@ def test_wrong_setting_stops_the_start(name: str, value: str) -> None:
 
 def test_wrong_setting_stops_plain_gunicorn() -> None:
     with Service(command=COMMANDS["gunicorn"], PORT="hunter2") as service:
-        assert service.process.wait(20) == 1
+        assert service.process.wait(20) == 2
         assert service.log == "hello: PORT: must be a whole number from 0 to 65535\n"
 
 
 def test_wrong_setting_in_a_file_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "DB_URI").write_bytes(b"postgresql://user:hunter2\xff@host/database")
     with Service(SECRETS_DIR=str(tmp_path)) as service:
-        assert service.process.wait(20) == 1
+        assert service.process.wait(20) == 2
         assert service.log.startswith("hello: DB_URI: ")
         assert service.log.count("\n") == 1
         assert "hunter2" not in service.log

@@ -12,7 +12,7 @@ import pytest
 from tests.system.collector import Collector
 from tests.system.postgres import Cluster
 from tests.system.processes import eventually, free_port
-from tests.system.service import PATIENT, Crowd, Service, migrate, put
+from tests.system.service import NO_SECRETS, PATIENT, Crowd, Service, migrate, put
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 GET, PUT = "GET /hello/{username}", "PUT /hello/{username}"
@@ -162,7 +162,7 @@ def test_nothing_is_loaded_unless_it_is_switched_on(off: dict[str, str]) -> None
     """
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={"SECRETS_DIR": "/nonexistent"} | off,
+        env={"SECRETS_DIR": NO_SECRETS} | off,
         capture_output=True,
         text=True,
         check=True,

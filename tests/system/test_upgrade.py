@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from hello import schema
 from tests.system.balancer import HAPROXY, Balancer, HAProxy, KubeProxy
 from tests.system.postgres import Cluster
 from tests.system.processes import eventually
 from tests.system.service import Client, Service, day, load, migrate
 
 ROOT = Path(__file__).parents[2]
+
+#: The script after those that there are.
+NEXT = f"{len(schema.NAMES) + 1:04}_add_note"
 
 #: A change that the release before does not know about: the expand half of one.
 EXPAND = '''"""Let users have notes."""
@@ -100,7 +104,7 @@ def next_release(tmp_path: Path) -> Path:
     """A directory with a release that needs another schema."""
     directory = tmp_path / "next"
     shutil.copytree(ROOT / "hello", directory / "hello")
-    (directory / "hello" / "migrations" / "0003_add_note.py").write_text(EXPAND)
+    (directory / "hello" / "migrations" / f"{NEXT}.py").write_text(EXPAND)
     return directory
 
 
@@ -135,10 +139,8 @@ def test_an_upgrade_and_a_rollback_fail_and_lose_nothing(
         began = time.monotonic()
         with load(balancer, CLIENTS, lambda client, number: visitors[number].visit(client)):
             go_on()
-            assert migrate(uri, "--check", directory=next_release).stdout == (
-                "pending: 0003_add_note\n"
-            )
-            assert migrate(uri, directory=next_release).stdout == "applied: 0003_add_note\n"
+            assert migrate(uri, "--check", directory=next_release).stdout == (f"pending: {NEXT}\n")
+            assert migrate(uri, directory=next_release).stdout == f"applied: {NEXT}\n"
             go_on()  # the old release, on the new schema
             replace("one", next_release)
             replace("two", next_release)

@@ -62,6 +62,50 @@ def test_downgrade_to_an_unknown_script_changes_nothing(database: peewee.Databas
     assert schema.pending(schema.applied(database)) == []
 
 
+def test_what_a_downgrade_loses_is_known_before_and_nothing_is_changed(
+    database: peewee.Database,
+) -> None:
+    # A table without rows is no loss.
+    losses = schema.losses(database, schema.NAMES[0])
+    assert "the table cache_use with 1 row" in losses
+    assert "users" not in " ".join(losses)
+    User.bind(database)
+    for name in ("alice", "bob"):
+        User.create(
+            username=name, date_of_birth="1990-05-17", version=1, created_at=0, updated_at=0
+        )
+    assert schema.losses(database, schema.NAMES[0]) == [*losses, "the table users with 2 rows"]
+    assert User.select().count() == 2
+    assert schema.pending(schema.applied(database)) == []
+    with pytest.raises(MigrationError):
+        schema.losses(database, "0000_unknown")
+
+
+def test_a_column_is_lost_with_what_rows_have_in_it(
+    database: peewee.Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "9998_note.py").write_text(
+        """
+def up(migrator, db):
+    db.execute_sql("ALTER TABLE users ADD COLUMN note text")
+
+
+def down(migrator, db):
+    db.execute_sql("ALTER TABLE users DROP COLUMN note")
+"""
+    )
+    monkeypatch.setattr(schema, "DIRECTORY", tmp_path)
+    assert schema.upgrade(database) == ["9998_note"]
+    assert schema.losses(database) == []
+    for name, note in (("alice", "'likes cake'"), ("bob", "NULL")):
+        database.execute_sql(
+            "INSERT INTO users (username, date_of_birth, version, created_at, updated_at, note)"
+            f" VALUES ('{name}', '1990-05-17', 1, 0, 0, {note})"
+        )
+    assert schema.losses(database) == ["the column note of the table users in 1 row"]
+    assert schema.downgrade(database) == ["9998_note"]
+
+
 def test_looking_changes_nothing(empty: peewee.Database) -> None:
     assert schema.applied(empty) == []
     assert empty.get_tables() == []

@@ -80,6 +80,11 @@ ACCEPTED_WITH_POSTGRESQL = [
     ("CACHE_URI", "rediss://h", "cache", True),
     ("CACHE_URI", "valkey://h", "cache", True),
     ("CACHE_URI", "valkeys://h", "cache", True),
+    ("CACHE_URI", "redis://h?db=3", "cache", True),
+    ("CACHE_URI", "redis://h/", "cache", True),
+    ("CACHE_URI", "rediss://h/0?ssl_cert_reqs=none&ssl_check_hostname=no", "cache", True),
+    ("CACHE_URI", "rediss://h?ssl_ca_certs=/etc/ca.pem&ssl_min_version=771", "cache", True),
+    ("CACHE_URI", "unix:///run/valkey.sock?db=1", "cache", True),
 ]
 
 SECONDS = (
@@ -101,6 +106,7 @@ REFUSED = [
     *((name, text) for name in NUMBERS for text in ("-1", "1000001", "8.5", "１２", "eighty")),
     *(("WEB_CONCURRENCY", "257"), ("READ_LANES", "17"), ("PORT", "65536")),
     *(("TIMEZONE", "Mars/Olympus"), ("TIMEZONE", "../etc/passwd"), ("TIMEZONE", "America")),
+    *(("TIMEZONE", "localtime"), ("TIMEZONE", "Factory"), ("TIMEZONE", "posix/UTC")),
     *(("USERNAME_PATTERN", "[a-z"), ("USERNAME_PATTERN", "(?au)[a-z]")),
     ("LOG_LEVEL", "loud"),
     ("LOG_FORMAT", "xml"),
@@ -130,7 +136,7 @@ def secrets(tmp_path: Path) -> Path:
 
 
 def load(**environ: str) -> Settings:
-    return Settings.load({"SECRETS_DIR": "/nonexistent"} | environ)
+    return Settings.load({"SECRETS_DIR": "/"} | environ)
 
 
 def test_the_defaults_need_nothing() -> None:
@@ -179,6 +185,33 @@ def test_a_wrong_value_is_one_line_that_names_the_setting_and_not_the_value(
     assert text not in message
     printed = "".join(traceback.format_exception(caught.value))
     assert "s3cret" not in printed
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "memcached://:s3cret@h",
+        "redis://:s3cret@h:port/0",
+        "redis://:s3cret@h/one",
+        "redis://:s3cret@h?db=one",
+        # redis-py would take these, and fail at every connect.
+        "redis://:s3cret@h?ssl_cert_reqs=none",
+        "rediss://:s3cret@h?ssl_cert_reqs=perhaps",
+        "redis://:s3cret@h?encoding=x",
+        "redis://:s3cret@h?unknown=option",
+        # They would beat CACHE_TIMEOUT.
+        "redis://:s3cret@h?socket_timeout=60",
+        "redis://:s3cret@h?socket_connect_timeout=60",
+        # A question mark in a password that is not written %3F.
+        "redis://:s3?cret=1@h",
+    ],
+)
+def test_a_cache_uri_that_would_fail_later_is_refused(uri: str) -> None:
+    with pytest.raises(SettingsError, match=r"^CACHE_URI: must be a URI like ") as caught:
+        load(DB_URI="postgresql://u@h/d", CACHE_URI=uri)
+    assert "\n" not in str(caught.value)
+    for piece in ("s3", "one,", "socket_timeout", "encoding"):
+        assert piece not in str(caught.value)
 
 
 def test_a_uri_that_is_not_utf_8_is_refused_without_a_piece_of_it() -> None:
@@ -261,10 +294,50 @@ def test_an_empty_file_is_no_file(secrets: Path) -> None:
     assert load(SECRETS_DIR=str(secrets)).port == 8080
 
 
-def test_the_directory_may_be_missing_or_a_file(tmp_path: Path) -> None:
+def test_a_directory_for_secrets_that_is_named_is_there(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert load(SECRETS_DIR=str(tmp_path / "missing")).port == 8080
-    assert load(SECRETS_DIR=str(tmp_path / "file")).port == 8080
+    for name in ("missing", "file"):
+        with pytest.raises(SettingsError, match=r"^SECRETS_DIR: is no directory$"):
+            load(SECRETS_DIR=str(tmp_path / name))
+
+
+def test_nobody_needs_the_usual_directory_for_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for name in ("missing", "file"):
+        monkeypatch.setattr("hello.settings.DEFAULT_SECRETS_DIR", str(tmp_path / name))
+        assert Settings.load({}).port == 8080
+
+
+def test_a_sqlite_file_has_a_directory(tmp_path: Path) -> None:
+    assert load(DB_URI=f"sqlite:///{tmp_path}/new.db").db_uri.is_sqlite
+    with pytest.raises(SettingsError, match=r"^DB_URI: the directory of the SQLite file"):
+        load(DB_URI=f"sqlite:///{tmp_path}/missing/new.db")
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({}, "SQLite in memory"),
+        ({"DB_URI": "sqlite:///a.db"}, "a SQLite file"),
+        ({"DB_URI": "postgresql://u:s3cret@h/d"}, "PostgreSQL"),
+        (
+            {"DB_URI": "postgresql://h/d", "DB_READ_URI": "postgresql://h/d"},
+            "PostgreSQL, 1 replica",
+        ),
+        (
+            {
+                "DB_URI": "postgresql://h/d",
+                "DB_READ_URI": "postgresql://h1,h2/d",
+                "CACHE_URI": "redis://:s3cret@h",
+            },
+            "PostgreSQL, 2 replicas, a cache",
+        ),
+    ],
+)
+def test_what_is_named_in_words(environ: dict[str, str], words: str) -> None:
+    assert load(**environ).backends == words
 
 
 def test_a_wrong_value_in_a_file_names_the_setting(secrets: Path) -> None:

@@ -28,8 +28,7 @@ def accepts(usernames: Usernames, raw: str) -> bool:
         "a",
         "0",
         "a.b-c_d",
-        ".",
-        "..",
+        "...",
         "-",
         "_",
         "Zoë",
@@ -52,6 +51,8 @@ def test_letters_marks_and_digits_of_any_script_are_kept(usernames: Usernames, n
     "raw",
     [
         "",
+        ".",
+        "..",
         " ",
         "a b",
         "alice\n",
@@ -97,6 +98,31 @@ def test_a_name_that_normalisation_makes_too_long_is_refused(usernames: Username
         usernames.parse(qa * 33)
 
 
+def test_a_name_of_the_longest_characters_is_accepted(usernames: Usernames) -> None:
+    # No character comes of more: this is what the bound before normalising is made of.
+    pieces = [unicodedata.normalize("NFD", chr(code)) for code in range(0x110000)]
+    assert max(map(len, pieces)) == 4
+    raw = unicodedata.normalize("NFD", "\u1f82") * 64
+    assert len(raw) == 256
+    assert usernames.parse(raw) == "\u1f82" * 64
+
+
+def test_what_is_far_too_long_is_not_normalised(
+    usernames: Usernames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = []
+
+    def normalize(form: str, text: str) -> str:
+        lengths.append(len(text))
+        return text
+
+    monkeypatch.setattr("hello.usernames.unicodedata.normalize", normalize)
+    for length in (100, 256, 257, 2000):
+        with pytest.raises(InvalidUsername, match="1 to 64 characters"):
+            usernames.parse("a" + "\u0301" * (length - 1))
+    assert lengths == [100, 256]
+
+
 @pytest.mark.parametrize(
     ("raw", "accepted"),
     [("alice", True), ("alice1", False), ("alice\n", False), ("Zoë", False), ("", False)],
@@ -110,7 +136,7 @@ def test_an_alternative_of_a_pattern_matches_the_whole_name_too() -> None:
     assert accepts(Usernames("a|ab"), "ab")
 
 
-@pytest.mark.parametrize("raw", ["", "a\0b", "a\ufffdb", "a" * 65])
+@pytest.mark.parametrize("raw", ["", ".", "..", "a\0b", "a\ufffdb", "a" * 65])
 def test_no_pattern_can_allow_what_is_never_a_name(raw: str) -> None:
     assert not accepts(Usernames("(?s).*"), raw)
 
@@ -129,6 +155,7 @@ def is_name(name: str) -> bool:
     ]
     return (
         1 <= len(name) <= 64
+        and name not in (".", "..")
         and all(category[0] in ".LM" or category == "Nd" for category in categories)
         and categories[0][0] != "M"
     )

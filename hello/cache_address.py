@@ -1,0 +1,117 @@
+"""CACHE_URI, and the client of redis-py that it makes, with an end to every wait."""
+
+import socket
+import time
+from typing import Any
+
+import redis
+import regex
+from redis.backoff import NoBackoff
+from redis.connection import ConnectionPool, SSLConnection, parse_url
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from hello import resolver
+
+#: What a URI may say after a `?`. Of what else redis-py knows, much would change what is meant
+#: here: `socket_timeout` would beat CACHE_TIMEOUT.
+OPTIONS = frozenset(
+    {
+        *("db", "username", "password", "client_name"),
+        *("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password"),
+        *("ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version"),
+    }
+)
+
+#: Of parse_url's result: what is not an option.
+_PLACE = frozenset({"host", "port", "path", "connection_class"})
+
+
+class _Connection(redis.Connection):
+    """One whose timeout bounds the look-up of its host, and all its addresses together."""
+
+    def _connect(self) -> socket.socket:
+        timeout = self.socket_connect_timeout or 0.0
+        end = time.monotonic() + timeout
+        error = OSError(0, "its host could not be resolved in time")
+        for address in resolver.addresses(self.host, timeout):
+            remaining = end - time.monotonic()
+            if remaining <= 0:
+                break
+            try:
+                return self._connect_to(address, remaining)
+            except OSError as ex:
+                error = ex
+        raise error
+
+    def _connect_to(self, address: str, timeout: float) -> socket.socket:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        connected = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in self.socket_keepalive_options.items():
+                connected.setsockopt(socket.IPPROTO_TCP, option, value)
+            connected.settimeout(timeout)
+            connected.connect((address, self.port))
+            connected.settimeout(self.socket_timeout)
+        except BaseException:
+            connected.close()
+            raise
+        return connected
+
+
+class _TLSConnection(SSLConnection, _Connection):
+    """The same with TLS, which verifies the name of the host and not the address."""
+
+
+def parse(text: str) -> str:
+    """A URI for `connect`; raises ValueError, with a message that does not hold the text."""
+    text = regex.sub("^valkey(?=s?://)", "redis", text.strip())
+    try:
+        _pool(text, 1.0).make_connection()
+    except (ValueError, TypeError, redis.RedisError):
+        known = ", ".join(sorted(OPTIONS))
+        raise ValueError(
+            "must be a URI like redis://:password@host:6379/0,"
+            f" with no options but {known}, of which those of TLS go with rediss:// alone"
+        ) from None
+    return text
+
+
+def connect(uri: str, timeout: float) -> Any:
+    """A client with one connection, which is open.
+
+    `timeout`, in seconds, bounds connecting and every operation. Raises what redis-py raises,
+    and ValueError or TypeError for what `parse` refuses.
+    """
+    client = redis.Redis(connection_pool=_pool(uri, timeout), single_connection_client=True)
+    client.auto_close_connection_pool = True
+    return client
+
+
+def _pool(uri: str, timeout: float) -> ConnectionPool:
+    options = parse_url(uri)
+    if not options.keys() - _PLACE <= OPTIONS:
+        raise ValueError("an unknown option")
+    database = regex.search(r"^rediss?://[^/?#]*/([^?#]*)", uri)
+    if database and not regex.fullmatch("[0-9]*", database[1]):
+        raise ValueError("redis-py would take the first database")
+    kind = options.get("connection_class", redis.Connection)
+    return ConnectionPool(
+        **options
+        | {
+            "connection_class": {
+                redis.Connection: _Connection,
+                SSLConnection: _TLSConnection,
+            }.get(kind, kind),
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "decode_responses": True,
+            "encoding_errors": "replace",
+            # Trying again is the breaker's business.
+            "retry": Retry(NoBackoff(), 0),
+            # A server could make the timeout longer by them.
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        }
+    )

@@ -1,0 +1,40 @@
+"""The addresses of a host, found within a time and without stopping other greenlets.
+
+The C library looks a name up in a thread, and nothing can interrupt it: where the name server
+is silent it takes ten seconds and more. Those who ask stop waiting before that; the thread goes
+on. There are few of them, for all who look names up, so a host has one of them at most: whoever
+asks meanwhile waits for the same answer, and nobody is kept waiting by the name of another.
+"""
+
+from contextlib import suppress
+from ipaddress import ip_address
+
+import gevent
+from gevent.hub import Hub
+from gevent.socket import AF_UNSPEC, SOCK_STREAM, gaierror, getaddrinfo
+
+#: By the event loop that waits for them: each thread that waits has one.
+_under_way: dict[tuple[Hub, str], gevent.Greenlet] = {}
+
+
+def addresses(host: str, timeout: float) -> list[str]:
+    """The addresses of a host; none if there are none, or none within `timeout` seconds."""
+    with suppress(ValueError):
+        ip_address(host)
+        return [host]
+    key = (gevent.get_hub(), host)
+    lookup = _under_way.get(key)
+    if lookup is None:
+        lookup = _under_way[key] = gevent.spawn(_look_up, host)
+        lookup.link(lambda _: _under_way.pop(key))
+    lookup.join(max(0.0, timeout))
+    return list(lookup.value or ())
+
+
+def _look_up(host: str) -> list[str]:
+    try:
+        host.encode("idna")  # gevent would print a traceback
+        found = getaddrinfo(host, None, AF_UNSPEC, SOCK_STREAM)
+    except (gaierror, UnicodeError):
+        return []
+    return list(dict.fromkeys(str(address[4][0]) for address in found))

@@ -364,7 +364,7 @@ def check(**settings: str) -> dict:
     """What `python -m hello check` says, and `exit`, its exit code."""
     done = subprocess.run(
         [sys.executable, "-m", "hello", "check", "--json"],
-        env={"PATH": os.environ["PATH"], "SECRETS_DIR": "/nonexistent"} | settings,
+        env={"PATH": os.environ["PATH"], "SECRETS_DIR": NO_SECRETS} | settings,
         capture_output=True,
         text=True,
         timeout=120,

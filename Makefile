@@ -18,7 +18,7 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 dev: $(VENV)/ready ## Run the service on port=8080, in memory, reloading on change
-	@VENV=$(VENV) exec scripts/dev
+	@exec $(VENV)/bin/python scripts/dev
 
 test: $(VENV)/ready ## Run every test
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile

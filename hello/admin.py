@@ -37,26 +37,37 @@ class _Handler(pywsgi.WSGIHandler):  # type: ignore[misc]
         return None
 
 
+def _listen(host: str, port: int) -> Any:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
 class Admin:
     """Made in the master. Raises OSError if the address cannot be had.
 
     `workers` is how many there will be; after a reload there are twice as many for a while.
+    `inherited` is the descriptor of the socket that another master opened, if there is one.
     """
 
-    def __init__(self, host: str, port: int, workers: int) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener: Any = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._listener.bind((host, port))
-            self._listener.listen(128)
-        except BaseException:
-            self._listener.close()
-            raise
+    def __init__(self, host: str, port: int, workers: int, inherited: int | None = None) -> None:
+        self._listener: Any = (
+            _listen(host, port) if inherited is None else socket.socket(fileno=inherited)
+        )
         self.port: int = self._listener.getsockname()[1]
         self._board = Board(2 * workers + 16)
         #: Of this worker.
         self._slot: int | None = None
+
+    def fileno(self) -> int:
+        return int(self._listener.fileno())
 
     def before_fork(self) -> int | None:
         """Choose a slot for the next worker. For the master."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, tzinfo
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import falcon
 
@@ -22,7 +22,9 @@ from hello.telemetry import Snapshot
 from hello.usernames import Usernames
 from hello.users import Users
 
-App = falcon.App[falcon.Request, falcon.Response]
+#: In quotes, and `falcon.App` is looked up when one is made: whoever instruments Falcon puts a
+#: class there that is not generic.
+App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
 
 
 def today(zone: tzinfo) -> date:
@@ -46,7 +48,7 @@ def create_app(
     that is here.
     """
     process = process or Process()
-    app = App()
+    app: App = falcon.App()
     for outer in middleware:
         app.add_middleware(outer)
     app.add_middleware(CommonHeaders())
@@ -82,7 +84,7 @@ def server_options(req: falcon.Request, resp: falcon.Response, **_: object) -> N
 
 def create_admin_app(read: Callable[[], Iterable[tuple[bool, Snapshot]]], revision: str) -> App:
     """What the admin port shows: figures, see `Metrics`, and that the process answers."""
-    app = App()
+    app: App = falcon.App()
     app.add_route("/metrics", Metrics(read, revision))
     app.add_route("/health/live", health.Live())
     return app

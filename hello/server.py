@@ -102,6 +102,9 @@ def post_request(worker: Any, req: Any, environ: Mapping[str, Any], resp: Any) -
 
 _admin: Admin | None = None
 
+#: How a master that SIGUSR2 starts learns of the admin port, which the old one has.
+_ADMIN_FD = "HELLO_ADMIN_FD"
+
 
 #: Options of gunicorn's with which another loop than this project's would serve, without its
 #: deadlines and its drain: what is wrong with each, told from the configuration.
@@ -122,6 +125,9 @@ def on_starting(server: Any) -> None:
         if is_wrong(server.cfg):
             _refuse(f"gunicorn's option {reason}")
     server.log.info("serving %s", _settings.backends)
+    # What SIGUSR2 runs. gunicorn's own idea of `python -m gunicorn` is a file in gunicorn/,
+    # whose modules would then hide those of the standard library.
+    server.START_CTX["args"] = sys.orig_argv
     _open_admin_port(server)
 
 
@@ -132,13 +138,21 @@ def _open_admin_port(server: Any) -> None:
     try:
         if _settings.admin_port == _settings.port:
             raise OSError(EADDRINUSE, "it is PORT")
-        _admin = Admin(_settings.host, _settings.admin_port, server.cfg.workers)
+        inherited = int(os.environ.pop(_ADMIN_FD)) if _ADMIN_FD in os.environ else None
+        _admin = Admin(_settings.host, _settings.admin_port, server.cfg.workers, inherited)
     except OSError as ex:
         reason = f"cannot listen on {_settings.host}, port {_settings.admin_port}: {ex.strerror}"
         if _settings.source.get("ADMIN_PORT"):
             _refuse(f"ADMIN_PORT: {reason}")
         # Nobody asked for it.
         server.log.warning("no metrics: %s; set ADMIN_PORT to another port, or to 0", reason)
+
+
+def pre_exec(server: Any) -> None:
+    """Called in what becomes the new master after SIGUSR2: hand the admin port over."""
+    if _admin is not None:
+        os.set_inheritable(_admin.fileno(), True)
+        server.cfg.env_orig[_ADMIN_FD] = str(_admin.fileno())
 
 
 def pre_fork(server: Any, worker: Any) -> None:

@@ -77,28 +77,71 @@ def test_dev_says_what_to_try_and_ends_with_ctrl_c(service: Service) -> None:
     assert "Traceback" not in service.log
 
 
-def test_dev_restarts_the_worker_when_a_file_changes(service: Service, copy: Path) -> None:
+def answers(service: Service, text: str) -> None:
+    """Wait until `GET /` is answered with a text."""
+
+    def answered() -> bool:
+        try:
+            with service.client() as client:
+                return text in client.request("GET", "/").body.decode()
+        except ConnectionError:
+            return False  # between two of them
+
+    eventually(answered, within=20, message=f"no {text!r}:\n{service.log}")
+
+
+def test_dev_serves_what_a_file_says_now(service: Service, copy: Path) -> None:
     source = copy / "hello" / "resources" / "root.py"
+    source.write_text(source.read_text().replace("Hello, world!", "Hello, developer!"))
+    answers(service, "Hello, developer!")
+    # A module that is imported before the first fork.
+    source = copy / "hello" / "middleware.py"
+    source.write_text(source.read_text().replace('"nosniff"', '"sniff"'))
+
+    def answered() -> bool:
+        try:
+            with service.client() as client:
+                headers = client.request("GET", "/").headers
+        except ConnectionError:
+            return False
+        return headers["X-Content-Type-Options"] == "sniff"
+
+    eventually(answered, within=20)
+    assert "Traceback" not in service.log
+
+
+#: Of the application; of the worker; of the master; of gunicorn's settings.
+MODULES = ["resources/root.py", "worker.py", "settings.py", "server.py"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("def syntax error", "Error: expected '('"),
+        ("import nowhere", "Error: No module named 'nowhere'"),
+    ],
+)
+def test_dev_shows_an_error_once_and_recovers(
+    service: Service, copy: Path, module: str, line: str, error: str
+) -> None:
+    source = copy / "hello" / module
     original = source.read_text()
-
-    def answers(status: int, text: str) -> None:
-        def answered() -> bool:
-            try:
-                with service.client() as client:
-                    answer = client.request("GET", "/")
-            except ConnectionError:
-                return False  # between two workers
-            return answer.status == status and text in answer.body.decode()
-
-        eventually(answered, within=20, message=f"no {text!r}:\n{service.log}")
-
-    answers(200, "Hello, world!")
-    source.write_text(original.replace("Hello, world!", "Hello, developer!"))
-    answers(200, "Hello, developer!")
-    source.write_text(original + "\ndef syntax error\n")
-    answers(500, "SyntaxError")
+    answers(service, "Hello, world!")
+    source.write_text(f"{original}\n{line}\n")
+    waiting = "waiting for a change of a source file"
+    eventually(lambda: waiting in service.log, within=20, message=service.log)
     source.write_text(original)
-    answers(200, "Hello, world!")
+    answers(service, "Hello, world!")
+    assert service.log.count(error) == 1
+    assert service.log.count(waiting) == 1
+    assert service.process.poll() is None
+
+
+def test_dev_ends_if_it_cannot_begin(copy: Path) -> None:
+    with Service(command=["make", "-C", str(copy), "port=8080", "dev"], TIMEZONE="Mars") as service:
+        assert service.process.wait(20) != 0
+        assert service.log.count("hello: TIMEZONE: ") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["help"]])

@@ -187,3 +187,29 @@ def test_the_extra_is_asked_for_where_it_is_missing(tmp_path: Path) -> None:
         "hello.settings.SettingsError: OTEL_EXPORTER_OTLP_ENDPOINT: traces need the extra:"
         " pip install 'hello[otel]'"
     )
+
+
+#: What `opentelemetry-instrument` does before anything else.
+SITE = """
+import falcon
+
+
+class Instrumented(falcon.App):
+    def __call__(self, env, start_response):
+        print("instrumented", flush=True)
+        return super().__call__(env, start_response)
+
+
+falcon.App = Instrumented
+"""
+
+
+def test_the_service_starts_where_somebody_else_instruments_falcon(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SITE)
+    with (
+        Service(PYTHONPATH=str(tmp_path)).wait_until() as service,
+        service.client() as client,
+    ):
+        assert client.put("alice", "1990-05-17").status == 204
+        assert client.get("alice").status == 200
+        assert "instrumented" in service.log

@@ -4,13 +4,14 @@ Any setting may be a file of its name in the directory `SECRETS_DIR` instead of 
 environment variable; the variable wins. Kubernetes mounts a Secret like that.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
@@ -20,6 +21,8 @@ from psycopg2.extensions import parse_dsn
 
 from hello import cache_address, time_zones
 from hello.usernames import DEFAULT_PATTERN
+
+log = logging.getLogger(__name__)
 
 DEFAULT_SECRETS_DIR = "/etc/hello/secrets"
 
@@ -237,6 +240,24 @@ class Settings:
     access_log: bool
     traces: bool
 
+    #: What this process, or the one that it was forked from, began with.
+    _at_start: ClassVar["Settings | None"] = None
+
+    @classmethod
+    def load_again(cls) -> "Settings":
+        """As `load`, but what it began with if a mounted file has become wrong since.
+
+        For a worker: one that cannot start ends the master, and with it all the others. What
+        is wrong is found again by whoever connects.
+        """
+        try:
+            return cls.load()
+        except SettingsError as ex:
+            if cls._at_start is None:
+                raise
+            log.error("%s: going on with the settings of the start", ex)
+            return cls._at_start
+
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
         """Raises SettingsError for the first setting that is wrong."""
@@ -282,6 +303,8 @@ class Settings:
         for name, given in (("DB_READ_URI", settings.replicas), ("CACHE_URI", settings.cache)):
             if given and settings.db_uri.is_sqlite:
                 raise SettingsError(f"{name}: goes with a DB_URI that begins with postgresql://")
+        if environ is os.environ:
+            cls._at_start = cls._at_start or settings
         return settings
 
     @property

@@ -91,7 +91,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if not lean.AVAILABLE:
             self.log.warning("httptools cannot be imported: every request takes the long way")
         wsgi.Response = stock.Response
-        settings = Settings.load()
+        settings = Settings.load_again()
         self.worker_connections = min(self.worker_connections, self._room_for_files())
         # Asked for every request; gunicorn's own look-up takes a while.
         self.keepalive = self.cfg.keepalive

@@ -1,6 +1,7 @@
 """How each command begins, and how it ends if it cannot."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.postgres import Cluster
-from tests.system.processes import free_port
+from tests.system.processes import eventually, free_port
 from tests.system.service import Service
 
 COMMANDS = ["serve", "migrate", "migrate --check", "migrate --down", "check"]
@@ -110,3 +111,21 @@ def test_to_migrate_without_a_server_is_one_line(tmp_path: Path) -> None:
         [line] = done.stderr.splitlines()
         assert line.startswith("hello: ")
         assert line.count("refused") >= 2
+
+
+def test_a_secret_that_becomes_wrong_ends_no_master(
+    shared_cluster: Cluster, database: str, tmp_path: Path
+) -> None:
+    """A worker that is replaced meanwhile answers as if the database were away."""
+    secret = tmp_path / "DB_URI"
+    secret.write_text(shared_cluster.uri(database))
+    with Service(SECRETS_DIR=str(tmp_path)).wait_until() as service:
+        (killed,) = service.workers
+        secret.write_text("postgresql://s3cret@host:port/")
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: service.workers not in ([], [killed]))
+        service.wait_until("/health/live").wait_until("/hello/nobody", 503)
+        assert "DB_URI: " in service.log
+        assert "s3cret" not in service.log
+        secret.write_text(shared_cluster.uri(database))
+        service.wait_until("/hello/nobody", 404)

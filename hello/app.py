@@ -92,7 +92,7 @@ def create_admin_app(read: Callable[[], Iterable[tuple[bool, Snapshot]]], revisi
 
 def wsgi() -> App:
     """The application as the environment describes it, for the server."""
-    settings = Settings.load_again()
+    settings = Settings.of_the_start()
     backends = Backends(settings)
     batcher, middleware = _tracing() if settings.traces else (Batcher, [])
     return create_app(

@@ -21,6 +21,10 @@ LINGER = 5.0
 #: Seconds for which a draining worker waits for the first request of a new connection.
 DRAINING_PATIENCE = 0.5
 
+#: Bytes of one request, as far as it is not complete, or is read by gunicorn's path: a head, a
+#: body and trailers of 64 KiB each, and some more.
+MAX_HELD = 256 * 1024
+
 #: Errors that only say that the connection is over.
 _OVER = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNABORTED)
 
@@ -58,8 +62,8 @@ class Connection:
         self.deadline = float("inf")
         #: Whether a request has been answered.
         self.answered = False
-        #: When it was accepted, or began to wait for the request after its last answer
-        #: (time.monotonic()).
+        #: When it was accepted, or began to wait for a request, for the rest of one, or for its
+        #: client to read (time.monotonic()).
         self.waits_since = time.monotonic()
         #: Bytes of a request that is not complete yet, and of an answer that is not sent yet.
         self.held = 0
@@ -104,11 +108,12 @@ class Connection:
 
     def give_way(self) -> None:
         """End the connection if it waits for its client."""
-        if self._waiting:
+        if self.waits_for_client:
             self._gives_way = True
-            self._wake(False)
-        elif self._sending:
-            self._greenlet.throw(_given_way())
+            if self._waiting:
+                self._wake(False)
+            else:
+                self._greenlet.throw(_given_way())
 
     def receive(self, deadline: float, *, idle: bool = False) -> bytes:
         """Wait for bytes and return them; none if the client has sent all.
@@ -131,24 +136,31 @@ class Connection:
             readable = self._hub.switch()
         finally:
             self._waiting = False
-        if self._gives_way:
+        if self._gives_way and not idle:
             raise _given_way()
         data = bytes(self._client.recv(8192)) if readable else self._receive_at_once()
-        if not idle:
+        if idle:
+            self._gives_way = False  # it has just begun
+        else:
             self._hold(len(data))
         return data
 
     def send(self, data: bytes) -> None:
-        """Send all of it; raises TimeoutError if the client does not read for BODY_TIMEOUT."""
+        """Send all of it; raises TimeoutError if the client does not read it in BODY_TIMEOUT."""
+        if self._gives_way:
+            raise _given_way()
         try:
             sent = self._client.send(data, 0, 0.0)
         except BlockingIOError:
             sent = 0
         if sent < len(data):
+            self.waits_since = time.monotonic()
             self._hold(len(data) - sent)
             self._sending = True
-            self._client.sendall(data[sent:])
-            self._sending = False
+            try:
+                self._client.sendall(data[sent:])
+            finally:
+                self._sending = False
 
     def _serve(self) -> None:
         worker = self._worker
@@ -186,7 +198,8 @@ class Connection:
         for what can be no head, or none that is read.
         """
         self._hold(len(begun))
-        deadline = time.monotonic() + self._worker.head_timeout
+        self.waits_since = time.monotonic()
+        deadline = self.waits_since + self._worker.head_timeout
         limit = self._worker.cfg.limit_request_line
         head = bytearray(begun)
         seen = 0
@@ -220,7 +233,8 @@ class Connection:
             deadline = time.monotonic() + worker.body_timeout
             buffer = self._receive_body(buffer, end + length, deadline)
             if len(buffer) < end + length:  # the application is to say what is wrong
-                return self._answer_unusual(buffer, body_deadline=deadline)
+                ended = time.monotonic() < deadline
+                return self._answer_unusual(buffer, body_deadline=deadline, ended=ended)
 
         worker.count_request()
         start = time.monotonic()
@@ -239,15 +253,20 @@ class Connection:
 
     def _receive_body(self, buffer: bytes, end: int, deadline: float) -> bytes:
         """Go on until `buffer` reaches to `end`, the client has sent all, or it is too late."""
+        self._hold(len(buffer))
+        self.waits_since = time.monotonic()
         with suppress(TimeoutError):
             while len(buffer) < end and (more := self.receive(deadline)):
                 buffer += more
         return buffer
 
-    def _answer_unusual(self, buffer: bytes, *, body_deadline: float = 0.0) -> bytes | None:
+    def _answer_unusual(
+        self, buffer: bytes, *, body_deadline: float = 0.0, ended: bool = False
+    ) -> bytes | None:
         """Answer the request that `buffer` begins with, its head whole, on gunicorn's path.
 
-        `body_deadline` (time.monotonic()) is the one that runs already, 0 if none does.
+        `body_deadline` (time.monotonic()) is the one that runs already, 0 if none does;
+        `ended` says that the client sends nothing more.
         Returns what follows it, None at the end of the connection. Raises StopIteration at
         its end too, and what gunicorn raises.
         """
@@ -257,10 +276,14 @@ class Connection:
         requests = self._requests
         requests.unreader.unread(buffer)
         self._linger = True
-        now = time.monotonic()
+        self.waits_since = now = time.monotonic()
+        if not self.held:
+            self._hold(len(buffer))
         requests.unreader.deadline = now + worker.head_timeout
         request = next(requests)
         request.proxy_protocol_info = {}
+        if ended:
+            request.force_close()
         requests.unreader.deadline = body_deadline or now + worker.body_timeout
         try:
             worker.handle_request(self._server, request, self._client, self._peer)
@@ -282,6 +305,7 @@ class Connection:
         """
         seconds = LINGER if self._worker.alive else DRAINING_PATIENCE
         deadline = time.monotonic() + seconds
+        self._release()
         with suppress(OSError):
             self._client.shutdown(socket.SHUT_WR)
             while self.receive(deadline):
@@ -289,7 +313,8 @@ class Connection:
 
     def _hold(self, size: int) -> None:
         self.held += size
-        if not self._worker.room.hold(size):
+        if not self._worker.room.hold(size) or self.held > MAX_HELD:
+            self._gives_way = True
             raise _given_way()
 
     def _release(self) -> None:

@@ -1,10 +1,12 @@
 """Room for clients: a limit for their connections, and one for what they began to send.
 
-When there is no room for more, those give way that have waited longest for their clients: first
-those that never asked for anything. So no crowd of clients that are silent, that begin and never
-end, or that never read, locks others out. A request that the service works on never gives way.
+When there is no room for more connections, those give way that have waited longest for their
+clients: of those that never asked for anything, or of the others, whichever are more. So no crowd
+of clients that are silent, that ask once, that begin and never end, or that never read, locks
+others out. A request that the service works on never gives way.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
@@ -12,6 +14,7 @@ from gevent import get_hub
 
 from hello import telemetry
 from hello.lifecycle import process
+from hello.logs import Seldom
 
 #: How many connections give way at once, and which share of all at most. To find them costs a
 #: look at all. As many are accepted beyond the limit, to be served while others end, and as
@@ -48,7 +51,8 @@ class Room(Generic[G]):
 
     def __init__(self, limit: int, warn: Callable[[str], None]) -> None:
         self._limit = limit
-        self._warn = warn
+        #: For each reason.
+        self._warnings: dict[str, Seldom] = defaultdict(lambda: Seldom(warn))
         self._guests: set[G] = set()
         self._held = 0
         self._is_making = False
@@ -56,10 +60,10 @@ class Room(Generic[G]):
         self._wanted = ""
         telemetry.CONNECTIONS.watch((), lambda: len(self._guests))
 
-    @property
-    def size(self) -> int:
-        """How many connections there can be."""
-        return self._limit + max(1, min(AT_ONCE, self._limit // SHARE))
+    @staticmethod
+    def size(limit: int) -> int:
+        """How many connections there can be for a moment."""
+        return limit + max(1, min(AT_ONCE, limit // SHARE))
 
     def __iter__(self) -> Iterator[G]:
         return iter(self._guests)
@@ -79,7 +83,7 @@ class Room(Generic[G]):
         self._held += size
         if self._held > MAX_HELD:
             self._make_soon()
-        return self._held < 2 * MAX_HELD
+        return self._held < 2 * MAX_HELD or process.draining
 
     def keep_to_limit(self) -> None:
         """Make room if there are too many. Those that were busy may wait for clients by now."""
@@ -108,18 +112,25 @@ class Room(Generic[G]):
         too_much = self._held - MAX_HELD
         if not why and too_much <= 0:
             return
-        self._warn(
-            why or f"what clients did not send or read to its end is more than {MAX_HELD} bytes"
-        )
+        reason = why or f"clients leave more than {MAX_HELD} bytes unsent or unread"
+        self._warnings[reason](reason)
         number = max(1, min(AT_ONCE, len(self._guests) // SHARE))
         waiting = [guest for guest in self._guests if guest.waits_for_client]
         waiting.sort(key=lambda guest: guest.waits_since)
         del waiting[-number:]
-        waiting.sort(key=lambda guest: guest.answered)
-        ending = waiting[:number] if why else []
-        for guest in waiting[len(ending) :]:
-            if too_much > 0 and guest.held:
-                ending.append(guest)
+        ending: list[G] = []
+        if why:
+            asked = [guest for guest in waiting if guest.answered]
+            never = [guest for guest in waiting if not guest.answered]
+            # The crowd is the larger part. Who has just come is few beside one that asks once.
+            ending = (never if len(never) >= len(asked) else asked)[:number]
+        if too_much > 0:
+            # Those that hold most, or one client could have all others ended.
+            for guest in sorted(waiting, key=lambda guest: -guest.held):
+                if too_much <= 0:
+                    break
+                if guest not in ending:
+                    ending.append(guest)
                 too_much -= guest.held
         telemetry.GIVEN_WAY.add(by=len(ending))
         for guest in ending:

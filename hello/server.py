@@ -51,11 +51,12 @@ workers = _settings.web_concurrency
 # gunicorn's gevent worker with a clean drain and deadlines: see hello/worker.py.
 worker_class = "hello.worker.Worker"
 # Connections per worker. When there are as many, those that have waited longest for their
-# clients give way: see hello/worker.py.
+# clients give way: see hello/room.py.
 worker_connections = _settings.max_connections
 # Longer than the 60 s after which a load balancer drops an idle connection. If the
 # service dropped it first, the balancer would now and then send a request into a
-# connection that is being closed, and answer 502.
+# connection that is being closed, and answer 502. Until its first request a connection has
+# HEAD_TIMEOUT.
 keepalive = 75
 # After SIGTERM the workers end by themselves within GRACEFUL_TIMEOUT; then they are killed.
 graceful_timeout = _settings.graceful_timeout + 3

@@ -4,7 +4,6 @@ Any setting may be a file of its name in the directory `SECRETS_DIR` instead of 
 environment variable; the variable wins. Kubernetes mounts a Secret like that.
 """
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,8 +20,6 @@ from psycopg2.extensions import parse_dsn
 
 from hello import cache_address, time_zones
 from hello.usernames import DEFAULT_PATTERN
-
-log = logging.getLogger(__name__)
 
 DEFAULT_SECRETS_DIR = "/etc/hello/secrets"
 
@@ -244,19 +241,14 @@ class Settings:
     _at_start: ClassVar["Settings | None"] = None
 
     @classmethod
-    def load_again(cls) -> "Settings":
-        """As `load`, but what it began with if a mounted file has become wrong since.
+    def of_the_start(cls) -> "Settings":
+        """What the process began with that a worker was forked from; else as `load`.
 
-        For a worker: one that cannot start ends the master, and with it all the others. What
-        is wrong is found again by whoever connects.
+        A mounted file may have become wrong since, or name another kind of database, or have
+        been removed. A worker that read it anew would end the master, or serve something else
+        than the others; who connects reads it again, and says what is wrong.
         """
-        try:
-            return cls.load()
-        except SettingsError as ex:
-            if cls._at_start is None:
-                raise
-            log.error("%s: going on with the settings of the start", ex)
-            return cls._at_start
+        return cls._at_start or cls.load()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

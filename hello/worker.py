@@ -91,8 +91,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         if not lean.AVAILABLE:
             self.log.warning("httptools cannot be imported: every request takes the long way")
         wsgi.Response = stock.Response
-        settings = Settings.load_again()
-        self.worker_connections = min(self.worker_connections, self._room_for_files())
+        settings = Settings.of_the_start()
+        self.worker_connections = self._with_files(self.worker_connections)
         # Asked for every request; gunicorn's own look-up takes a while.
         self.keepalive = self.cfg.keepalive
         self.head_timeout = settings.head_timeout
@@ -100,8 +100,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self._graceful_timeout = settings.graceful_timeout
         self._stopping = Event()
         self._quitting = False
-        warn = logs.Seldom(self.log.warning)
-        self.room: Room[Connection] = Room(self.worker_connections, warn)
+        self.room: Room[Connection] = Room(self.worker_connections, self.log.warning)
         self._warn_of_refusal = logs.Seldom(self.log.warning)
         super().init_process()
 
@@ -128,7 +127,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
                 call()
 
     def _run(self) -> None:
-        pool = Pool(self.room.size)
+        pool = Pool(Room.size(self.worker_connections))
         servers = [self._listen(sock, pool) for sock in self.sockets]
         while self.alive:
             self.notify()
@@ -194,17 +193,20 @@ class Worker(GeventWorker):  # type: ignore[misc]
         finally:
             self.room.discard(connection)
 
-    def _room_for_files(self) -> int:
+    def _with_files(self, limit: int) -> int:
         """For how many connections there are file descriptors, if need be by a higher limit."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        unlimited = resource.RLIM_INFINITY
-        wanted = self.worker_connections + OWN_FILES
-        if soft != unlimited and soft < wanted:
-            soft = wanted if hard == unlimited else min(wanted, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            if soft < wanted:
-                self.log.warning("RLIMIT_NOFILE is %d: fewer connections than configured", soft)
-        return wanted if soft == unlimited else max(1, soft - OWN_FILES)
+        wanted = Room.size(limit) + OWN_FILES
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return limit
+        if hard == resource.RLIM_INFINITY or hard >= wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        while limit > 1 and Room.size(limit) + OWN_FILES > hard:
+            limit -= 1
+        self.log.warning("RLIMIT_NOFILE is %d: at most %d connections", hard, limit)
+        return limit
 
     def _listen(self, sock: Any, pool: Pool) -> _Listener:
         sock.setblocking(1)
@@ -222,7 +224,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             try:
                 accepted = server.accept()
             except OSError as ex:
-                if ex.errno not in _EXHAUSTED or time.monotonic() > patience:
+                if time.monotonic() > patience:
                     self.log.warning("connections are lost: %s", ex.strerror)
                     return
                 self.notify()

@@ -4,6 +4,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from itertools import cycle, islice
@@ -158,7 +159,9 @@ def test_fast_sender_stops_nobody_and_is_ended(
 
     thread = threading.Thread(target=flood, daemon=True)
     thread.start()
+    end = time.monotonic() + 60
     while not done.is_set():
+        assert time.monotonic() < end
         # Far less than the 30 s after which a worker that stands still is killed.
         with service.client(timeout=5) as newcomer:
             assert newcomer.request("GET", "/health/live").status == 200

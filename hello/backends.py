@@ -31,13 +31,14 @@ class Backends:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._primary: Route[Any]
+        self._guard: Guard[Any] | None = None
         if settings.db_uri.is_memory:
             self._primary = Current(SQLiteMemory())
         elif settings.db_uri.is_sqlite:
             self._primary = Current(SQLiteFile(settings.db_uri.sqlite_path))
         else:
-            self._primary = self._guarded(self._primary_uri)
-        self._fence = Primary(self._session())
+            self._primary = self._guard = self._guarded(self._primary_uri)
+            self._fence = Primary(self._session(), self._guard.keep)
         self._replicas = [
             (f"replica {n + 1}", self._guarded(partial(self._replica_uri, n), False), Breaker())
             for n in range(settings.replicas)
@@ -98,8 +99,7 @@ class Backends:
             telemetry.SUSPENDED.watch((), partial(getattr, cache.permission, "suspended"))
 
     def _primary_is_left_alone(self) -> bool:
-        failing = isinstance(self._primary, Guard) and self._primary.failing
-        return failing or self._fence.silent
+        return self._guard is not None and (self._guard.failing or self._fence.silent)
 
     def _check_primary(self, timeout: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
@@ -170,7 +170,7 @@ class Backends:
         """One with the primary."""
         return Session(self._primary, "primary")
 
-    def _guarded(self, uri: Callable[[], str], takes_writes: bool = True) -> Route[Any]:
+    def _guarded(self, uri: Callable[[], str], takes_writes: bool = True) -> Guard[Any]:
         return Guard(Current(self._postgresql(uri, takes_writes)))
 
     def _postgresql(self, uri: Callable[[], str], takes_writes: bool = True) -> PostgreSQL:

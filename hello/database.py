@@ -185,6 +185,12 @@ class Session(Generic[AnyConnection]):
             self._connection.close()
             self._connection = None
 
+    def give_back(self, keep: Callable[[AnyConnection], None]) -> None:
+        """Let somebody else have the connection."""
+        if self._connection is not None:
+            keep(self._connection)
+            self._connection = None
+
     def _call_once(
         self, operation: Callable[[AnyConnection], Result], deadline: float, statement: str
     ) -> Result:

@@ -16,11 +16,15 @@ import gevent
 from gevent.event import AsyncResult
 
 from hello.database import AnyConnection, Route
-from hello.errors import DatabaseUnavailable, Misconfigured
+from hello.errors import DatabaseUnavailable, Misconfigured, SchemaOutdated, ServiceError
 
 #: Seconds before the next attempt, at least and at most: drawn anew each time, so that workers
 #: that lost the same database do not come back to it together.
 PAUSE = (0.25, 0.75)
+
+
+#: Seconds for which a connection is kept that came too late for who waited for it.
+SPARE_TERM = 5.0
 
 
 class Guard(Generic[AnyConnection]):
@@ -33,14 +37,12 @@ class Guard(Generic[AnyConnection]):
         self._route = route
         self._waiters: list[AsyncResult[AnyConnection]] = []
         self._at_work = False
+        #: Why nobody else tries for a moment.
         self._failure: DatabaseUnavailable | None = None
         #: Nobody waited for it any more when it was there.
         self._spare: AnyConnection | None = None
-
-    @property
-    def failing(self) -> bool:
-        """Whether the last attempt failed."""
-        return self._failure is not None
+        #: Whether the last attempt failed. A database with an outdated schema is there.
+        self.failing = False
 
     def connect(self, deadline: float) -> AnyConnection:
         if self._failure is not None:
@@ -69,7 +71,7 @@ class Guard(Generic[AnyConnection]):
             self._waiters.remove(waiter)
             return
         if waiter.successful():
-            self._hand_over(waiter.get())
+            self.keep(waiter.get())
 
     def _work(self) -> None:
         """Open connections while somebody waits for one, or the database is away."""
@@ -88,22 +90,30 @@ class Guard(Generic[AnyConnection]):
         except Exception as ex:
             away = isinstance(ex, DatabaseUnavailable) and not isinstance(ex, Misconfigured)
             self._failure = _again(ex) if away else None
+            self.failing = not isinstance(ex, SchemaOutdated)
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 waiter.set_exception(_again(ex))
         else:
-            self._failure = None
-            self._hand_over(connection)
+            self._failure, self.failing = None, False
+            self.keep(connection)
 
-    def _hand_over(self, connection: AnyConnection) -> None:
+    def keep(self, connection: AnyConnection) -> None:
+        """Take an open connection for whoever waits for one, or asks soon."""
         if self._waiters:
             self._waiters.pop(0).set(connection)
         elif self._spare is None:
             self._spare = connection
+            gevent.spawn_later(SPARE_TERM, self._let_go, connection)
         else:
+            connection.close()
+
+    def _let_go(self, connection: AnyConnection) -> None:
+        if self._spare is connection:
+            self._spare = None
             connection.close()
 
 
 def _again(ex: Any) -> Any:
     """The same error for somebody else: a traceback belongs to one."""
-    return type(ex)(*ex.args)
+    return type(ex)(*ex.args) if isinstance(ex, ServiceError) else ex

@@ -9,7 +9,7 @@ docs/decisions/fence.md.
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import gevent
@@ -42,11 +42,17 @@ log = logging.getLogger(__name__)
 class Primary:
     """Whether the primary is silent, as all lanes of a worker know it.
 
-    While it is, no lane asks it: a greenlet does, with `session`, until it answers in time.
+    While it is, no lane asks it for the fence: a greenlet does, with `session`, until it answers
+    in time. `keep` then gets its connection for the lanes, which waited for theirs in vain.
     """
 
-    def __init__(self, session: Session[PostgreSQLConnection]) -> None:
+    def __init__(
+        self,
+        session: Session[PostgreSQLConnection],
+        keep: Callable[[PostgreSQLConnection], None],
+    ) -> None:
         self._session = session
+        self._keep = keep
         self.silent = False
 
     def fell_silent(self) -> None:
@@ -60,7 +66,7 @@ class Primary:
                 gevent.sleep(RETRY_INTERVAL)
         finally:
             self.silent = False
-            self._session.close()
+            self._session.give_back(self._keep)
 
     def _answers(self) -> bool:
         try:

@@ -13,6 +13,10 @@ import gevent
 from gevent.hub import Hub
 from gevent.socket import AF_UNSPEC, SOCK_STREAM, gaierror, getaddrinfo
 
+#: Seconds for which an answer is kept that came too late for everybody: or a name server that
+#: takes longer than they wait would never be heard.
+KEPT = 5.0
+
 #: By the event loop that waits for them: each thread that waits has one.
 _under_way: dict[tuple[Hub, str], gevent.Greenlet] = {}
 
@@ -26,9 +30,16 @@ def addresses(host: str, timeout: float) -> list[str]:
     lookup = _under_way.get(key)
     if lookup is None:
         lookup = _under_way[key] = gevent.spawn(_look_up, host)
-        lookup.link(lambda _: _under_way.pop(key))
+        lookup.link(lambda _: gevent.spawn_later(KEPT, _forget, key, lookup))
     lookup.join(max(0.0, timeout))
+    if lookup.ready():
+        _forget(key, lookup)
     return list(lookup.value or ())
+
+
+def _forget(key: tuple[Hub, str], lookup: gevent.Greenlet) -> None:
+    if _under_way.get(key) is lookup:
+        del _under_way[key]
 
 
 def _look_up(host: str) -> list[str]:

@@ -490,6 +490,25 @@ def test_a_primary_that_is_slow_is_not_taken_for_away(deployment: Deployment) ->
             deployment.primary_path.delay = 0.0
 
 
+def test_a_primary_that_is_slow_to_connect_to_is_read_behind_the_fence(
+    deployment: Deployment,
+) -> None:
+    """A connect takes longer than a reader waits for the fence; the connection is not lost."""
+    deployment.primary_path.delay = SILENCE / 5
+    try:
+        with deployment.service(CACHE_URI="") as service, service.client() as client:
+            assert client.put("alice", OLD).status == 204
+            for _ in range(2):
+                # Each lane has a connection in the end, and again after a reset.
+                eventually(
+                    lambda: all(client.get("alice").headers["Warning"] is None for _ in range(20)),
+                    within=30,
+                )
+                deployment.primary_path.reset()
+    finally:
+        deployment.primary_path.delay = 0.0
+
+
 # Health
 
 

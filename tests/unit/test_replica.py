@@ -76,6 +76,9 @@ class FakeSession:
     def close(self) -> None:
         self.closed = True
 
+    def give_back(self, keep: Callable[[FakeConnection], None]) -> None:
+        keep(self.connection)
+
     def run(self, statement: Any, batch: dict[str, Any], deadline: float) -> Mapping[str, Any]:
         return self.call(lambda c: statement(c, batch, deadline), deadline, "find")
 
@@ -99,7 +102,8 @@ class Databases:
         self.two = FakeConnection(self.said, "two", {"alice": NEW}, lsn=100)
         #: What asks a primary that was silent whether it answers.
         self.asker = FakeSession(self.primary)
-        self.primary_state = Primary(self.asker)
+        self.kept: list[FakeConnection] = []
+        self.primary_state = Primary(self.asker, self.kept.append)
         self.breaker = Breaker(clock=self.clock)
         lane, one, two = map(FakeSession, (self.primary, self.one, self.two))
         self.sessions = [self.asker, lane, one, two]
@@ -313,7 +317,7 @@ def test_readers_leave_a_silent_primary_alone_and_somebody_else_asks_until_it_an
     databases.primary.fail, databases.primary.before = None, lambda: None
     eventually(lambda: gevent.sleep(0.01) or not databases.primary_state.silent)
     assert databases.asked() == FRESH
-    assert databases.asker.closed
+    assert databases.kept == [databases.primary]
 
 
 def test_little_time_says_nothing_about_a_primary_or_a_replica(databases: Databases) -> None:
@@ -382,7 +386,9 @@ def test_a_name_that_a_replica_refuses_does_not_fail_its_neighbours(databases: D
 def test_every_question_ends_by_the_deadline(databases: Databases) -> None:
     sessions = [FakeSession(databases.primary), FakeSession(databases.one)]
     reads = FencedReads(
-        sessions[0], Primary(sessions[0]), [Replica("replica 1", sessions[1], Breaker())]
+        sessions[0],
+        Primary(sessions[0], lambda connection: None),
+        [Replica("replica 1", sessions[1], Breaker())],
     )
     databases.one.lsn = 99
     deadline = time.monotonic() + 10

@@ -142,13 +142,8 @@ class PostgreSQLConnection:
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         names = sorted(dates)
         born = [dates[name].isoformat() for name in names]
-        now, end = time.monotonic(), self._end(deadline)
-        if end <= now:
-            raise DatabaseUnavailable("no time was left to save")
-        expires = now + (end - now) * SERVER_SHARE
-        at = self._clock + timedelta(seconds=expires - self._clock_read)
-        rows = self.execute("EXECUTE save(%s, %s::date[], %s)", (names, born, at), end)
-        return dict(rows)
+        end, expires = self._limits(deadline)
+        return dict(self.execute("EXECUTE save(%s, %s::date[], %s)", (names, born, expires), end))
 
     def flushed(self, deadline: float) -> Position:
         """How far the log of this primary is on disk: past every acknowledged write."""
@@ -206,6 +201,17 @@ class PostgreSQLConnection:
 
     def _end(self, deadline: float) -> float:
         return min(deadline, time.monotonic() + self._statement_timeout)
+
+    def _limits(self, deadline: float) -> tuple[float, datetime]:
+        """Until when to wait for a write, and by the server's clock, until when it may be done.
+
+        Raises DatabaseUnavailable if there is no time: then nothing is to be sent.
+        """
+        now, end = time.monotonic(), self._end(deadline)
+        if end <= now:
+            raise DatabaseUnavailable("no time was left for a write")
+        expires = now + (end - now) * SERVER_SHARE
+        return end, self._clock + timedelta(seconds=expires - self._clock_read)
 
     def execute(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
         """Run one statement; translate what the driver raises."""

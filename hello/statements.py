@@ -83,6 +83,16 @@ def _save(new: Any, is_distinct_from: str, in_time: Any) -> Any:
     )
 
 
+def _in_time(expires: str) -> SQL:
+    """1 until that time; after it, an error.
+
+    The network may keep a statement, and another writer its rows, until long after its sender
+    gave up and another write was acknowledged; it must not undo that one. All of it fails: a row
+    that was changed in time would be committed too late.
+    """
+    return SQL(f"(1 / (clock_timestamp() < {expires}::timestamptz)::int)")
+
+
 def _compile(database: Database, query: Any) -> str:
     text, parameters = query.bind(database).sql()
     assert not parameters, "a value was compiled into the statement"
@@ -94,13 +104,9 @@ def _postgresql() -> Statements:
     names, dates = SQL("$1::text[]"), SQL("$2::date[]")
     new = NodeList((fn.unnest(names, dates), SQL("AS new (username, date_of_birth)")))
     find = _compile(database, _find(User.username == fn.ANY(names)))
-    # The network may keep a statement, and another writer its rows, until long after its sender
-    # gave up and another write was acknowledged; it must not undo that one. All of it fails: a
-    # row that was changed in time would be committed too late.
-    in_time = SQL("(1 / (clock_timestamp() < $3::timestamptz)::int)")
     return Statements(
         find=find,
-        save=_compile(database, _save(new, "IS DISTINCT FROM", in_time)),
+        save=_compile(database, _save(new, "IS DISTINCT FROM", _in_time("$3"))),
         find_replayed=f"SELECT current_setting('{REPLAYED}'), found.*"
         f" FROM (SELECT) AS always LEFT JOIN ({find}) AS found ON true",
     )

@@ -9,6 +9,7 @@ database becomes the bottleneck.
 
 import time
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 import gevent
@@ -22,6 +23,11 @@ Result = TypeVar("Result")
 ResultOut = TypeVar("ResultOut", covariant=True)
 
 
+#: Seconds in which a statement can end, or a quarter of a request's time if that is less. Who has
+#: less left when a statement begins is turned away: all that ride in it would end with him.
+LEAST = 0.25
+
+
 class Lane(Protocol[Value, ResultOut]):
     """Runs one statement at a time."""
 
@@ -30,19 +36,20 @@ class Lane(Protocol[Value, ResultOut]):
     ) -> Mapping[str, ResultOut | Exception]:
         """Run a statement for {key: value}, ending by `deadline` (time.monotonic()).
 
+        Nobody who waits for it gives up before: nothing may be done afterwards.
         A key without a result gets None. A result that is an exception is raised for
         its key alone; an exception raised is raised for every key.
         """
 
 
 class _Entry(Generic[Value]):
-    """A key that waits, its value, and everybody who waits for it."""
+    """A key that waits, its value, and everybody who waits for it, with their deadlines."""
 
     __slots__ = ("value", "waiters")
 
     def __init__(self, value: Value) -> None:
         self.value = value
-        self.waiters: list[Waiter] = []
+        self.waiters: dict[Waiter, float] = {}
 
 
 class Batcher(Generic[Value, Result]):
@@ -50,7 +57,7 @@ class Batcher(Generic[Value, Result]):
 
     `lanes` run concurrently; `kind` names them in figures. `max_batch` bounds the keys of
     one statement, `max_waiting` the requests that wait for one. `timeout`, in seconds,
-    bounds the time from `submit` to its answer.
+    bounds the time from `submit` to its answer. A lane has as long as who waits least long.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class Batcher(Generic[Value, Result]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._timeout = timeout
+        self._least = min(LEAST, timeout / 4)
         self._waiting: dict[str, _Entry[Value]] = {}
         self._waiters = 0
         # How many keys the last statement had: 1 means that requests come one by one.
@@ -99,13 +107,14 @@ class Batcher(Generic[Value, Result]):
             entry.value = value
         hub = gevent.get_hub()
         waiter = Waiter(hub)
-        entry.waiters.append(waiter)
+        entry.waiters[waiter] = time.monotonic() + timeout
         self._waiters += 1
         if self._idle:
             gevent.spawn_raw(self._run, self._idle.pop())
 
         timer = hub.loop.timer(timeout)
-        timer.start(waiter.throw, DeadlineExceeded("the database did not answer in time"))
+        # It is not to ring before that deadline: the loop's own time may be a little old.
+        timer.start(waiter.throw, _late(), update=True)
         try:
             result: Result | None = waiter.get()
             return result
@@ -137,13 +146,15 @@ class Batcher(Generic[Value, Result]):
         """Run statements on `lane` for as long as anybody waits."""
         try:
             while self._waiting:
-                batch = self._take()
+                batch, deadline = self._take()
+                if not batch:
+                    continue
                 self._last = len(batch)
                 self._observe_size(len(batch))
                 values = {key: entry.value for key, entry in batch.items()}
                 results: Mapping[str, Result | Exception | None]
                 try:
-                    results = lane(values, time.monotonic() + self._timeout)
+                    results = lane(values, deadline)
                 except Exception as ex:
                     results = dict.fromkeys(batch, ex)
                 wake = gevent.get_hub().loop.run_callback
@@ -157,8 +168,12 @@ class Batcher(Generic[Value, Result]):
         finally:
             self._idle.append(lane)
 
-    def _take(self) -> dict[str, _Entry[Value]]:
-        """Remove a batch from the waiting set, the oldest keys first."""
+    def _take(self) -> tuple[dict[str, _Entry[Value]], float]:
+        """Remove a batch from the waiting set, the oldest keys first.
+
+        Returns it with the first deadline of those who wait for it. Who has too little time
+        left is told so instead.
+        """
         if len(self._waiting) <= self._max_batch:
             batch, self._waiting = self._waiting, {}
             self._waiters = 0
@@ -166,12 +181,37 @@ class Batcher(Generic[Value, Result]):
             keys = list(self._waiting)[: self._max_batch]
             batch = {key: self._waiting.pop(key) for key in keys}
             self._waiters -= sum(len(entry.waiters) for entry in batch.values())
-        return batch
+        deadline = _first_deadline(batch)
+        least = time.monotonic() + self._least
+        if deadline < least:
+            _dismiss(batch, least)
+            deadline = _first_deadline(batch)
+        return batch, deadline
 
     def _withdraw(self, key: str, entry: _Entry[Value], waiter: Waiter) -> None:
         """Forget a waiter that gave up. A key that nobody waits for is not run."""
         if self._waiting.get(key) is entry:
-            entry.waiters.remove(waiter)
+            del entry.waiters[waiter]
             self._waiters -= 1
             if not entry.waiters:
                 del self._waiting[key]
+
+
+def _first_deadline(batch: Mapping[str, _Entry[Value]]) -> float:
+    return min([end for entry in batch.values() for end in entry.waiters.values()], default=inf)
+
+
+def _dismiss(batch: dict[str, _Entry[Value]], least: float) -> None:
+    """Let those go whose deadline is before `least`, and the keys that nobody else waits for."""
+    wake = gevent.get_hub().loop.run_callback
+    for key, entry in list(batch.items()):
+        for waiter, deadline in list(entry.waiters.items()):
+            if deadline < least:
+                del entry.waiters[waiter]
+                wake(waiter.throw, _late())
+        if not entry.waiters:
+            del batch[key]
+
+
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded("the database did not answer in time")

@@ -33,6 +33,10 @@ DEFAULTS = {
 }
 
 
+#: The part of the time that a client waits for a statement in which the server may work on it,
+#: and begin to commit: it ends first, but for a commit that takes long.
+SERVER_SHARE = 0.9
+
 _FIND_REPLAYED = f"""
     SELECT set_config('{statements.REPLAYED}',
         CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text END, false);
@@ -43,7 +47,7 @@ _FIND_REPLAYED = f"""
 def _settings(statement_timeout: float) -> str:
     """What every new connection runs first, in one message."""
     return f"""
-        SET statement_timeout = {int(statement_timeout * 1000)};
+        SET statement_timeout = {max(1, int(statement_timeout * SERVER_SHARE * 1000))};
         -- An acknowledged write is a durable one, also where a role's default is 'off'.
         SELECT set_config('synchronous_commit', 'on', false)
             WHERE current_setting('synchronous_commit') = 'off';
@@ -138,12 +142,8 @@ class PostgreSQLConnection:
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         names = sorted(dates)
         born = [dates[name].isoformat() for name in names]
-        end = self._end(deadline)
-        expires = self._clock + timedelta(seconds=end - self._clock_read)
-        rows = self.execute("EXECUTE save(%s, %s::date[], %s)", (names, born, expires), end)
-        if not rows[0][0]:
-            raise ConnectionBroken("a write arrived too late")
-        return {name: version for _, name, version in rows if name}
+        end, expires = self._limits(deadline)
+        return dict(self.execute("EXECUTE save(%s, %s::date[], %s)", (names, born, expires), end))
 
     def flushed(self, deadline: float) -> Position:
         """How far the log of this primary is on disk: past every acknowledged write."""
@@ -202,6 +202,17 @@ class PostgreSQLConnection:
     def _end(self, deadline: float) -> float:
         return min(deadline, time.monotonic() + self._statement_timeout)
 
+    def _limits(self, deadline: float) -> tuple[float, datetime]:
+        """Until when to wait for a write, and by the server's clock, until when it may be done.
+
+        Raises DatabaseUnavailable if there is no time: then nothing is to be sent.
+        """
+        now, end = time.monotonic(), self._end(deadline)
+        if end <= now:
+            raise DatabaseUnavailable("no time was left for a write")
+        expires = now + (end - now) * SERVER_SHARE
+        return end, self._clock + timedelta(seconds=expires - self._clock_read)
+
     def execute(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
         """Run one statement; translate what the driver raises."""
         self._connection.deadline = self._end(deadline)
@@ -210,6 +221,8 @@ class PostgreSQLConnection:
             return self._cursor.fetchall() if self._cursor.description else []
         except (_TimedOut, errors.QueryCanceled) as ex:
             raise DatabaseUnavailable("the statement did not finish in time") from ex
+        except errors.DivisionByZero as ex:
+            raise ConnectionBroken("a write arrived, or got its rows, too late") from ex
         except (psycopg2.DataError, psycopg2.IntegrityError, UnicodeEncodeError) as ex:
             raise Rejected("the database cannot store this value") from ex
         except psycopg2.Error as ex:

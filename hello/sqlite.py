@@ -118,6 +118,7 @@ def patiently(call: Callable[[], Any], deadline: float) -> Any:
                 raise ConnectionBroken(str(ex)) from ex
             if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise DatabaseUnavailable(str(ex)) from ex
+            gevent.sleep(RETRY_INTERVAL)
+            # Whoever waited for it has given up: it is not to succeed now.
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable("another process keeps the database locked") from ex
-        gevent.sleep(RETRY_INTERVAL)

@@ -27,8 +27,8 @@ class Statements(NamedTuple):
     `find` takes usernames, and SQLite's takes one; it returns (username, date_of_birth,
     version) of those that exist. `save` takes usernames and dates; it returns (username,
     version) of the rows that it created or changed. PostgreSQL's `save` takes a third
-    parameter, a time of its own clock after which it does nothing, and returns before each
-    row whether it came in time, with one row of that and nulls if nothing changed.
+    parameter, a time of its own clock: it divides by zero, and changes nothing, rather than
+    change a row after it.
     `find_replayed`, for a replica, is `find` with the setting `hello.replayed` before each
     row, and one row of it and nulls if no user exists.
     """
@@ -49,8 +49,8 @@ def _find(is_one_of_the_names: Any) -> Any:
     return User.select(User.username, User.date_of_birth, User.version).where(is_one_of_the_names)
 
 
-def _save(new: Any, is_distinct_from: str, in_time: Any = None) -> Any:
-    """An upsert of `new`, a table (username, date_of_birth), if it is `in_time`.
+def _save(new: Any, is_distinct_from: str, in_time: Any) -> Any:
+    """An upsert of `new`, a table (username, date_of_birth).
 
     The first WHERE drops a date that is stored already before it becomes an insert:
     `ON CONFLICT … WHERE` alone locks the row, takes a transaction id and writes WAL
@@ -58,14 +58,16 @@ def _save(new: Any, is_distinct_from: str, in_time: Any = None) -> Any:
     are inserted in the order given: batches sorted by username cannot deadlock.
 
     The second WHERE is for another writer that stored the same date meanwhile.
+
+    `in_time` is 1, or fails. It is asked for each row, as soon as the row is ours: a row that
+    exists, and a new one. Either may have waited for another writer of it.
     """
     known = User.alias("known")
     known_date = known.select(known.date_of_birth).where(known.username == _NEW_NAME)
     differs = Expression(known_date, is_distinct_from, _NEW_DATE)
-    condition = differs if in_time is None else in_time & differs
     return (
         User.insert_from(
-            Select([new], [_NEW_NAME, _NEW_DATE, SQL("1"), _NOW, _NOW]).where(condition),
+            Select([new], [_NEW_NAME, _NEW_DATE, SQL("1"), _NOW, _NOW]).where(differs),
             [User.username, User.date_of_birth, User.version, User.created_at, User.updated_at],
         )
         .on_conflict(
@@ -75,10 +77,20 @@ def _save(new: Any, is_distinct_from: str, in_time: Any = None) -> Any:
                 User.version: User.version + SQL("1"),
                 User.updated_at: _NOW,
             },
-            where=(User.date_of_birth != EXCLUDED.date_of_birth),
+            where=(in_time == SQL("1")) & (User.date_of_birth != EXCLUDED.date_of_birth),
         )
-        .returning(User.username, User.version)
+        .returning(User.username, (User.version * in_time).alias("version"))
     )
+
+
+def _in_time(expires: str) -> SQL:
+    """1 until that time; after it, an error.
+
+    The network may keep a statement, and another writer its rows, until long after its sender
+    gave up and another write was acknowledged; it must not undo that one. All of it fails: a row
+    that was changed in time would be committed too late.
+    """
+    return SQL(f"(1 / (clock_timestamp() < {expires}::timestamptz)::int)")
 
 
 def _compile(database: Database, query: Any) -> str:
@@ -92,14 +104,9 @@ def _postgresql() -> Statements:
     names, dates = SQL("$1::text[]"), SQL("$2::date[]")
     new = NodeList((fn.unnest(names, dates), SQL("AS new (username, date_of_birth)")))
     find = _compile(database, _find(User.username == fn.ANY(names)))
-    # The network may keep a statement and deliver it long after its sender gave up and
-    # another write was acknowledged; it must not undo that one.
-    in_time = SQL("(statement_timestamp() < $3::timestamptz)")
-    save = _compile(database, _save(new, "IS DISTINCT FROM", in_time))
     return Statements(
         find=find,
-        save=f"WITH saved AS ({save}) SELECT {in_time.sql}, saved.*"
-        " FROM (SELECT) AS always LEFT JOIN saved ON true",
+        save=_compile(database, _save(new, "IS DISTINCT FROM", _in_time("$3"))),
         find_replayed=f"SELECT current_setting('{REPLAYED}'), found.*"
         f" FROM (SELECT) AS always LEFT JOIN ({find}) AS found ON true",
     )
@@ -111,7 +118,8 @@ def _sqlite() -> Statements:
     new = SQL("(SELECT key AS username, value AS date_of_birth FROM json_each(?)) AS new")
     return Statements(
         find=_compile(database, _find(User.username == SQL("?"))),
-        save=_compile(database, _save(new, "IS NOT")),
+        # It answers within the call, which nobody makes too late.
+        save=_compile(database, _save(new, "IS NOT", in_time=SQL("1"))),
     )
 
 

@@ -1,6 +1,7 @@
 """The service with mistakes that break the promise, to see that the checker finds them."""
 
 from collections.abc import Iterable, Mapping
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -88,6 +89,35 @@ class NeverSuspendedBackends(Backends):
         self._cache.permission.__class__ = NeverSuspended
 
 
+class OutlivingSaves(PostgreSQLConnection):
+    """Saves, once it can, what its client has given up."""
+
+    def prepare(self, deadline: float) -> None:
+        super().prepare(deadline)
+        self.execute("SET statement_timeout = 0", None, deadline)
+
+    def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
+        names = sorted(dates)
+        born = [dates[name].isoformat() for name in names]
+        sql = "EXECUTE save(%s, %s::date[], 'infinity')"
+        return dict(self.execute(sql, (names, born), deadline))
+
+
+class OutlivingSavesRoute:
+    def __init__(self, route: PostgreSQL) -> None:
+        self._route = route
+
+    def connect(self, deadline: float) -> OutlivingSaves:
+        connection = self._route.connect(deadline)
+        connection.__class__ = OutlivingSaves
+        return connection
+
+
+class OutlivingSavesBackends(Backends):
+    def _postgresql(self, *arguments: Any) -> Any:
+        return OutlivingSavesRoute(super()._postgresql(*arguments))
+
+
 def _wsgi(kind: type[Backends]) -> App:
     settings = Settings.load()
     backends = kind(settings)
@@ -96,4 +126,5 @@ def _wsgi(kind: type[Backends]) -> App:
 
 late_fence = partial(_wsgi, LateFenceBackends)
 unguarded_cache = partial(_wsgi, UnguardedBackends)
+outliving_saves = partial(_wsgi, OutlivingSavesBackends)
 never_suspended_cache = partial(_wsgi, NeverSuspendedBackends)

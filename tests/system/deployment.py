@@ -15,6 +15,9 @@ Fault = Callable[[], AbstractContextManager[None]]
 
 DATABASE = "postgres"
 
+#: How many rows somebody holds, of those that are used most.
+HELD = 3
+
 
 class Combination(NamedTuple):
     """Which of the optional parts the service uses."""
@@ -149,7 +152,12 @@ class Deployment:
 
     def faults(self, combination: Combination) -> dict[str, Fault]:
         """What can happen to that part of it."""
-        faults: dict[str, Fault] = {"primary killed": self.primary_killed}
+        faults: dict[str, Fault] = {
+            "primary killed": self.primary_killed,
+            "primary blackholed": self.primary_blackholed,
+            "primary hears late": self.primary_hears_late,
+            "primary has rows held": self.rows_held,
+        }
         if combination.replica:
             faults |= {
                 "replica paused": self.replica_paused,
@@ -172,6 +180,29 @@ class Deployment:
             yield
         finally:
             self.primary.start()
+
+    @contextmanager
+    def primary_blackholed(self) -> Iterator[None]:
+        with blackholed(self.primary_path):
+            yield
+
+    @contextmanager
+    def primary_hears_late(self) -> Iterator[None]:
+        """What is sent on the connections that are open arrives, but not before the end."""
+        network_recovers = self.primary_path.hold()
+        try:
+            yield
+        finally:
+            network_recovers.set()
+
+    @contextmanager
+    def rows_held(self) -> Iterator[None]:
+        """Somebody who does not commit has locked some of those rows that change."""
+        newest = f"SELECT username FROM users ORDER BY created_at DESC LIMIT {HELD}"
+        # In the order in which the service locks them.
+        sql = f"SELECT FROM users WHERE username IN ({newest}) ORDER BY username FOR UPDATE"
+        with self.primary.holding(sql, DATABASE):
+            yield
 
     @contextmanager
     def replica_paused(self) -> Iterator[None]:

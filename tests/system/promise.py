@@ -7,7 +7,7 @@ Clients record every request as an `Operation`. No date is put to a key for a se
 but to repeat a PUT whose outcome is not known, so that the date which a GET saw says which
 PUT it saw. Whatever the order in which PUTs that overlap took effect, a date must not be
 seen once it is *overtaken*: by a PUT that began after the date's own PUT had ended, and
-that was acknowledged before the GET began.
+that was acknowledged before the GET began. A PUT ends with its answer, be it a 204 or a 503.
 """
 
 from bisect import bisect_left
@@ -117,5 +117,8 @@ class _Register:
 
 
 def _effective(put: Operation) -> float:
-    """When a PUT has taken effect at the latest. One without a 204 may do so at any time."""
-    return put.end if put.status == 204 else inf
+    """When a PUT has taken effect at the latest; one that got no answer may do so at any time.
+
+    After a 503 it does no more (docs/decisions/unknown-outcome.md).
+    """
+    return inf if put.status is None else put.end

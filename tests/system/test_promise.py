@@ -66,18 +66,24 @@ def reasons(
     combination: Combination,
     application: str,
     fault: Fault = nullcontext,
+    times: int = 1,
+    **timeouts: str,
 ) -> set[str]:
-    """Why an application breaks the promise while one thing happens, or nothing."""
+    """Why an application breaks the promise while one thing happens, or nothing.
+
+    It happens `times` times.
+    """
     command = [sys.executable, "-m", "gunicorn", "-c", "python:hello.server", application]
-    settings = {"TIMEZONE": today.zone}
+    settings = {"TIMEZONE": today.zone} | timeouts
     if fault is nullcontext:
         # Where the machine is slow, that is not to be taken for a cache that is away.
         settings["CACHE_TIMEOUT"] = "5"
     with deployment.services(combination, command=command, **settings) as services:
         with Workload(services, today) as workload:
-            workload.proceed(1_000)
-            with fault():
-                workload.proceed(2_000)
+            for _ in range(times):
+                workload.proceed(1_000 // times)
+                with fault():
+                    workload.proceed(2_000)
         return {v.reason for v in violations(workload.history, today.rows(deployment.stored()))}
 
 
@@ -117,3 +123,18 @@ def test_a_writer_that_cannot_reach_the_cache_and_does_not_suspend_it_is_found_o
     application = "tests.system.broken:never_suspended_cache()"
     broken = reasons(deployment, today, combination, application, fault)
     assert "a date that was overtaken" in broken
+
+
+def test_a_save_that_outlives_its_client_is_found_out(deployment: Deployment, today: Today) -> None:
+    combination = Combination()
+    fault = deployment.faults(combination)["primary hears late"]
+    # Meanwhile there is time for a 503, another date, and its 204.
+    timeouts = {"STATEMENT_TIMEOUT": "0.3", "REQUEST_TIMEOUT": "1"}
+    found = []
+    for application in ("hello.app:wsgi()", "tests.system.broken:outliving_saves()"):
+        deployment.empty()
+        found.append(
+            reasons(deployment, today, combination, application, fault, times=8, **timeouts)
+        )
+    assert found[0] == set()
+    assert "a date that was overtaken" in found[1]

@@ -162,7 +162,7 @@ def test_saving_the_same_date_takes_no_transaction_id(quiet_cluster: Cluster) ->
         def save(names: list[str], born: str) -> tuple[list[tuple], bool]:
             """The rows that the statement returns, and if its transaction has an id."""
             cursor.execute("EXECUTE save(%s, %s::date[], 'infinity')", (names, [born] * len(names)))
-            rows = [(name, version) for in_time, name, version in cursor.fetchall() if name]
+            rows = cursor.fetchall()
             cursor.execute("SELECT pg_current_xact_id_if_assigned()")
             [(transaction,)] = cursor.fetchall()
             connection.commit()
@@ -174,6 +174,33 @@ def test_saving_the_same_date_takes_no_transaction_id(quiet_cluster: Cluster) ->
         assert save(["a", "b", "c"], "1990-05-17") == ([("c", 1)], True)
         assert save(["a"], "1990-05-18") == ([("a", 2)], True)
         assert save(["a"], "1990-05-18") == ([], False)
+    connection.close()
+
+
+def test_what_comes_too_late_changes_nothing(quiet_cluster: Cluster) -> None:
+    quiet_cluster.query("TRUNCATE users")
+    connection = psycopg2.connect(quiet_cluster.uri())
+    connection.autocommit = True
+
+    def save(born: str, expires: str) -> None:
+        cursor.execute("EXECUTE save('{a,b}', %s::date[], %s)", ([born] * 2, expires))
+
+    def rows() -> list[tuple]:
+        return quiet_cluster.query("SELECT * FROM users ORDER BY username")
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"PREPARE save AS {statements.POSTGRESQL.save}")
+        with pytest.raises(psycopg2.errors.DivisionByZero):
+            save("1990-05-17", "-infinity")
+        assert rows() == []
+        save("1990-05-17", "infinity")
+        before = rows()
+        with pytest.raises(psycopg2.errors.DivisionByZero):
+            save("1990-05-18", "-infinity")
+        assert rows() == before
+        # Nothing is to be done for it.
+        save("1990-05-17", "-infinity")
+        assert rows() == before
     connection.close()
 
 

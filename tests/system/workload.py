@@ -91,7 +91,8 @@ class Workload:
     """Clients that put and get until the block ends, each with a connection to each service.
 
     Of the writers, some have a key of their own, and the others share one. A writer whose
-    PUT has an unknown outcome repeats it or, as often, leaves the key. Every writer reads
+    PUT has an unknown outcome repeats it, goes on with another date or, as often, leaves the
+    key. Every writer reads
     what it has written from another service, at once; readers read any key.
     """
 
@@ -188,15 +189,19 @@ class Workload:
                         self._shared = new
 
     def _put(self, caller: "_Caller", key: Key, days: int) -> bool:
-        """Put a date until that is acknowledged, and see; false if the key is to be left."""
+        """Put a date until that is acknowledged, and see, or give up.
+
+        Returns whether to go on with another date for this key.
+        """
         while not self._stopped.is_set():
             self._think()
             number = random.randrange(caller.services)
             if caller.put(number, key.name, days, self._today.born(days)) == 204:
                 caller.get(number + 1, key.name)
                 return random.random() >= LEAVING
-            if random.random() < 0.5:
-                return False
+            next_step = random.choice(("repeat", "another date", "another key"))
+            if next_step != "repeat":
+                return next_step == "another date"
         return True
 
     def _read(self, caller: "_Caller") -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hello import telemetry
-from hello.batching import Batcher
+from hello.batching import LEAST, Batcher
 from hello.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded, Rejected
 
 #: One sequence of events: requests and statements are numbered as they begin.
@@ -247,17 +247,55 @@ def test_who_gave_up_makes_room(database: Database) -> None:
     assert database.batches == [["a"], ["c"]]
 
 
-def test_a_statement_has_the_callers_deadline_alone_and_the_batchers_together(
-    database: Database,
-) -> None:
-    batcher = Batcher([database.lane], timeout=100)
+def test_a_statement_ends_before_anybody_gives_up_who_rides_in_it(database: Database) -> None:
+    batcher = Batcher([database.lane], timeout=100, max_batch=3)
     before = time.monotonic()
     ask(batcher, "a", "b", timeout=50)
-    database.answer()
+    ask(batcher, "b", "c", timeout=40)
+    ask(batcher, "d", "e")
     after = time.monotonic()
-    alone, together = database.statements
-    assert before + 50 <= alone.deadline <= after + 50
-    assert before + 100 <= together.deadline <= after + 100
+    database.answer()
+    assert database.batches == [["a"], ["b", "c", "d"], ["e"]]
+    for statement, timeout in zip(database.statements, (50, 40, 100), strict=True):
+        assert before + timeout <= statement.deadline <= after + timeout
+
+
+def test_who_gave_up_does_not_shorten_the_time_of_others(database: Database) -> None:
+    batcher = Batcher([database.lane], timeout=100)
+    ask(batcher, "a")
+    (impatient,) = ask(batcher, "b", timeout=0.01)
+    ask(batcher, "b", "c", timeout=50)
+    impatient.wait()
+    before = time.monotonic()
+    database.answer()
+    assert database.batches == [["a"], ["b", "c"]]
+    assert database.statements[1].deadline > before + 40
+
+
+def test_who_has_no_time_left_for_a_statement_is_not_in_it(database: Database) -> None:
+    batcher = Batcher([database.lane], timeout=100)
+    (first,) = ask(batcher, "a")
+    late = ask(batcher, "b", "c", timeout=LEAST * 0.9)
+    patient = ask(batcher, "c", "d", value=1)
+    assert not any(request.done for request in late)
+    database.answer()
+    assert database.batches == [["a"], ["c", "d"]]
+    assert database.statements[1].deadline > time.monotonic() + 90
+    assert first.wait()
+    for request in late:
+        assert isinstance(request.wait(), DeadlineExceeded)
+    number = database.statements[1].number
+    assert [request.wait() for request in patient] == [(number, 1)] * 2
+    assert_healthy(batcher, database)
+
+
+def test_nothing_is_run_for_those_who_have_no_time_left(database: Database) -> None:
+    batcher = Batcher([database.lane], timeout=100)
+    _, *late = ask(batcher, "a"), *ask(batcher, "b", "b", timeout=LEAST * 0.9)
+    database.answer()
+    assert database.batches == [["a"]]
+    assert all(isinstance(request.wait(), DeadlineExceeded) for request in late)
+    assert_healthy(batcher, database)
 
 
 def test_a_request_that_waits_too_long_gets_deadline_exceeded(

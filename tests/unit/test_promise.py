@@ -57,6 +57,24 @@ KEPT = {
     ],
     "refused, and not seen": [put(1, 2, "x"), put(3, 4, "y", 503), get(5, 6, "x")],
     "refused, and seen": [put(1, 2, "x"), put(3, 4, "y", 503), get(5, 6, "y")],
+    "refused, and seen after a date that it overlapped": [
+        put(1, 2, "x"),
+        put(3, 6, "y", 503),
+        put(5, 7, "z"),
+        get(8, 9, "y"),
+    ],
+    "refused, and overtaken": [
+        put(1, 2, "x"),
+        put(3, 4, "y", 503),
+        put(5, 6, "z"),
+        get(7, 8, "z"),
+    ],
+    "refused, and sent again after another": [
+        put(1, 2, "y", 503),
+        put(3, 4, "z"),
+        put(5, 6, "y"),
+        get(7, 8, "y"),
+    ],
     "unanswered, and seen much later": [
         put(1, 2, "x"),
         put(3, 4, "y", None),
@@ -90,6 +108,24 @@ BROKEN = {
         put(1, 3, "x"),
         put(4, 5, "y"),
         put(2, 6, "z"),
+        get(7, 8, "x"),
+    ],
+    "refused, and seen after another": [
+        put(1, 2, "x"),
+        put(3, 4, "y", 503),
+        put(5, 6, "z"),
+        get(7, 8, "y"),
+    ],
+    "refused, repeated, acknowledged, and seen after another": [
+        put(1, 2, "y", 503),
+        put(3, 4, "y"),
+        put(5, 6, "z"),
+        get(7, 8, "y"),
+    ],
+    "refused twice, and the first seen after another": [
+        put(1, 2, "x", 503),
+        put(3, 4, "y", 503),
+        put(5, 6, "z"),
         get(7, 8, "x"),
     ],
     "not found after a PUT": [put(1, 2, "x"), get(3, 4, None)],
@@ -155,6 +191,15 @@ def test_what_was_acknowledged_is_in_the_database(row: Row | None, kept: bool) -
 def test_a_put_of_unknown_outcome_may_be_in_the_database_or_not(row: Row) -> None:
     history = [put(1, 2, "x"), put(3, 4, "y", 503)]
     assert violations(history, {"a": row}) == []
+
+
+def test_a_put_of_unknown_outcome_may_not_replace_a_later_one() -> None:
+    refused = [put(1, 2, "x"), put(3, 4, "y", 503), put(5, 6, "z")]
+    assert violations(refused, {"a": Row("z", 3)}) == []
+    [violation] = violations(refused, {"a": Row("y", 3)})
+    assert violation.write == refused[-1]
+    unanswered = [put(1, 2, "x"), put(3, 4, "y", None), put(5, 6, "z")]
+    assert violations(unanswered, {"a": Row("y", 3)}) == []
 
 
 def test_a_put_of_unknown_outcome_may_be_the_only_one() -> None:

@@ -13,7 +13,7 @@ from hello import schema
 from hello.errors import DatabaseUnavailable, Rejected
 from hello.models import Birthday
 from hello.settings import DatabaseURI
-from hello.sqlite import SQLiteConnection, SQLiteFile, SQLiteMemory, patiently
+from hello.sqlite import RETRY_INTERVAL, SQLiteConnection, SQLiteFile, SQLiteMemory, patiently
 
 BORN = date(1990, 5, 17)
 
@@ -156,6 +156,21 @@ def test_the_wait_for_another_process_has_an_end(
         connection.save({"alice": BORN}, time.monotonic() + 0.02)
     other_process.execute("COMMIT")
     assert connection.save({"alice": BORN}, deadline) == {"alice": 1}
+
+
+def test_a_lock_that_is_free_too_late_is_not_taken() -> None:
+    calls = []
+
+    def call() -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            ex = sqlite3.OperationalError("database is locked")
+            ex.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise ex
+
+    with pytest.raises(DatabaseUnavailable, match="another process keeps the database locked"):
+        patiently(call, time.monotonic() + RETRY_INTERVAL / 2)
+    assert len(calls) == 1
 
 
 def is_open(path: Path) -> bool:

@@ -1,0 +1,79 @@
+"""What is sent to PostgreSQL, and when: a connection that only notes it."""
+
+import time
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from psycopg2 import errors
+
+from hello.errors import ConnectionBroken, DatabaseUnavailable
+from hello.postgresql import PostgreSQLConnection
+
+BORN = date(1990, 5, 17)
+
+
+class Notes:
+    """psycopg2's connection and cursor in one."""
+
+    description = True
+
+    def __init__(self) -> None:
+        self.deadline = 0.0
+        self.sent: list[Any] = []
+        self.answer: Any = []
+
+    def cursor(self) -> "Notes":
+        return self
+
+    def execute(self, sql: str, parameters: Any) -> None:
+        self.sent.append(parameters)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+
+    def fetchall(self) -> Any:
+        return self.answer
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture
+def connection(notes: Notes) -> PostgreSQLConnection:
+    """A connection to a server whose clock says what ours does."""
+    connection: Any = PostgreSQLConnection(notes, 2.0)  # type: ignore[arg-type]
+    notes.answer = [(False, datetime.fromtimestamp(time.time(), UTC))]
+    connection.configure(time.monotonic() + 5)
+    notes.sent.clear()
+    notes.answer = []
+    return connection
+
+
+def test_what_nobody_waits_for_any_more_is_not_sent(
+    connection: PostgreSQLConnection, notes: Notes
+) -> None:
+    with pytest.raises(DatabaseUnavailable, match="no time was left"):
+        connection.save({"alice": BORN}, time.monotonic())
+    assert notes.sent == []
+
+
+@pytest.mark.parametrize(("left", "waits"), [(5.0, 2.0), (0.5, 0.5)])
+def test_the_server_is_to_end_before_its_client(
+    connection: PostgreSQLConnection, notes: Notes, left: float, waits: float
+) -> None:
+    before, clock = time.monotonic(), time.time()
+    connection.save({"alice": BORN}, before + left)
+    assert notes.deadline - before == pytest.approx(waits, abs=0.1)
+    [(names, born, expires)] = notes.sent
+    assert (names, born) == (["alice"], ["1990-05-17"])
+    assert expires.timestamp() - clock == pytest.approx(0.9 * waits, abs=0.04)
+
+
+def test_what_came_too_late_was_not_done_and_may_be_done_again(
+    connection: PostgreSQLConnection, notes: Notes
+) -> None:
+    notes.answer = errors.DivisionByZero()
+    with pytest.raises(ConnectionBroken, match="too late"):
+        connection.save({"alice": BORN}, time.monotonic() + 5)

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
+import gevent
 import redis
 
 from hello import cache_address
@@ -104,9 +105,9 @@ class CacheUnavailable(Exception):
 class CacheConnection:
     """One connection to the cache, for one lane. Scripts run on whole batches.
 
-    `uri` is asked for the URI at every connect. `timeout`, in seconds, bounds connecting
-    and every operation; `lease` is how long a reader may take, `ttl` how long a value
-    is kept. Every method raises CacheUnavailable.
+    `uri` is asked for the URI at every connect. `timeout`, in seconds, bounds every
+    operation as a whole, connecting included; `lease` is how long a reader may take, `ttl`
+    how long a value is kept. Every method raises CacheUnavailable.
     """
 
     def __init__(
@@ -179,6 +180,17 @@ class CacheConnection:
             return self._do(run)
 
     def _do(self, operation: Callable[[Any], Any]) -> Any:
+        # redis-py's own timeouts are for one read, of which a slow answer may take many.
+        timeout = gevent.Timeout(self._timeout)
+        try:
+            with timeout:
+                return self._insist(operation)
+        except gevent.Timeout as ex:
+            if ex is not timeout:
+                raise
+            raise CacheUnavailable("it did not answer in time") from ex
+
+    def _insist(self, operation: Callable[[Any], Any]) -> Any:
         """Do something that can be repeated, on a new connection if the old one was cut."""
         used = self._client is not None
         try:
@@ -207,10 +219,12 @@ class CacheConnection:
         try:
             client = cache_address.connect(self._uri(), self._timeout)
             self._run_id = client.info("server")["run_id"][:12]
-        except Exception as ex:
-            # Whatever it is that answers there, or that the URI has become: it is no cache.
+        except BaseException as ex:
             if client is not None:
                 client.close()
+            if not isinstance(ex, Exception):
+                raise
+            # Whatever it is that answers there, or that the URI has become: it is no cache.
             raise CacheUnavailable(_reason(ex)) from ex
         self._scripts = {
             "claim": client.register_script(_CLAIM),

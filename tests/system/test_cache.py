@@ -30,7 +30,7 @@ from hello.telemetry import events
 from hello.users import Users
 from tests.system.postgres import Cluster
 from tests.system.processes import eventually, free_port
-from tests.system.proxy import BLACKHOLE, PASS, REFUSE, Proxy
+from tests.system.proxy import BLACKHOLE, PASS, REFUSE, TRICKLE, Proxy
 from tests.system.service import Client, Service
 from tests.system.valkey import Valkey
 from tests.system.workload import says
@@ -1270,6 +1270,36 @@ def test_the_service_without_an_answer_from_the_cache(
         path.mode = PASS
         eventually(lambda: not reads_the_database(client, "alice"))
         assert says(client.get("alice"), "1991-06-18")
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_the_service_with_a_cache_that_answers_a_byte_at_a_time(
+    settings: dict[str, str], valkey: Valkey, connected: bool
+) -> None:
+    settings |= {"CACHE_TIMEOUT": "0.5", "REQUEST_TIMEOUT": "2"}
+    with (
+        Proxy(valkey.port) as path,
+        Service(CACHE_URI=f"redis://127.0.0.1:{path.port}", **settings).wait_until() as service,
+        service.client(timeout=60) as client,
+    ):
+        for day in (17, 18):
+            assert client.put("alice", f"1990-05-{day}").status == 204
+            assert says(client.get("alice"), f"1990-05-{day}")
+        path.mode = TRICKLE
+        if not connected:
+            path.reset()
+        start = time.monotonic()
+        assert says(client.get("alice"), "1990-05-18")
+        read = time.monotonic()
+        assert client.put("alice", "1991-06-19").status == 204
+        written = time.monotonic()
+        assert says(client.get("alice"), "1991-06-19")
+        # REQUEST_TIMEOUT and a CACHE_TIMEOUT or two. What the cache says to a new connection
+        # takes minutes, and to a question for one user five seconds.
+        assert read - start < 3
+        assert written - read < 3
+        path.mode = PASS
+        eventually(lambda: client.request("GET", "/health").json["status"] == "ok")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ after the new one was evicted. So a key holds one of two things:
 - A reader that finds nothing puts a lease *before* it asks the database, and stores
   only if its lease is still there.
 - A writer, after its commit and before anybody is answered, replaces an older value and
-  removes a lease. It never stores where there is nothing.
+  removes a lease. A value that differs and is not older it removes too: either this writer
+  is late, or the row was deleted or restored and its versions began again, and nothing here
+  says which. It never stores where there is nothing.
 
 So whoever stores has read after the last write that removed a lease. Keys that were
 evicted, flushed, expired, or lost with the server just miss.
@@ -26,6 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
+import gevent
 import redis
 
 from hello import cache_address
@@ -77,6 +80,8 @@ for i, key in ipairs(KEYS) do
       redis.call('DEL', key)
     elseif tonumber(new_version) > tonumber(held_version) then
       redis.call('SET', key, new, 'PX', ARGV[1])
+    elseif new ~= held then
+      redis.call('DEL', key)
     end
   end
 end
@@ -100,9 +105,9 @@ class CacheUnavailable(Exception):
 class CacheConnection:
     """One connection to the cache, for one lane. Scripts run on whole batches.
 
-    `uri` is asked for the URI at every connect. `timeout`, in seconds, bounds connecting
-    and every operation; `lease` is how long a reader may take, `ttl` how long a value
-    is kept. Every method raises CacheUnavailable.
+    `uri` is asked for the URI at every connect. `timeout`, in seconds, bounds every
+    operation as a whole, connecting included; `lease` is how long a reader may take, `ttl`
+    how long a value is kept. Every method raises CacheUnavailable.
     """
 
     def __init__(
@@ -175,6 +180,17 @@ class CacheConnection:
             return self._do(run)
 
     def _do(self, operation: Callable[[Any], Any]) -> Any:
+        # redis-py's own timeouts are for one read, of which a slow answer may take many.
+        timeout = gevent.Timeout(self._timeout)
+        try:
+            with timeout:
+                return self._insist(operation)
+        except gevent.Timeout as ex:
+            if ex is not timeout:
+                raise
+            raise CacheUnavailable("it did not answer in time") from ex
+
+    def _insist(self, operation: Callable[[Any], Any]) -> Any:
         """Do something that can be repeated, on a new connection if the old one was cut."""
         used = self._client is not None
         try:
@@ -203,10 +219,12 @@ class CacheConnection:
         try:
             client = cache_address.connect(self._uri(), self._timeout)
             self._run_id = client.info("server")["run_id"][:12]
-        except Exception as ex:
-            # Whatever it is that answers there, or that the URI has become: it is no cache.
+        except BaseException as ex:
             if client is not None:
                 client.close()
+            if not isinstance(ex, Exception):
+                raise
+            # Whatever it is that answers there, or that the URI has become: it is no cache.
             raise CacheUnavailable(_reason(ex)) from ex
         self._scripts = {
             "claim": client.register_script(_CLAIM),

@@ -82,8 +82,8 @@ def parse(text: str) -> str:
 def connect(uri: str, timeout: float) -> Any:
     """A client with one connection, which is open.
 
-    `timeout`, in seconds, bounds connecting and every operation. Raises what redis-py raises,
-    and ValueError or TypeError for what `parse` refuses.
+    `timeout`, in seconds, bounds opening the socket, and then each read and each send. Raises
+    what redis-py raises, and ValueError or TypeError for what `parse` refuses.
     """
     client = redis.Redis(connection_pool=_pool(uri, timeout), single_connection_client=True)
     client.auto_close_connection_pool = True

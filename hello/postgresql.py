@@ -45,12 +45,21 @@ _FIND_REPLAYED = f"""
 
 
 def _settings(statement_timeout: float) -> str:
-    """What every new connection runs first, in one message."""
+    """What every new connection runs first, in one message.
+
+    All that an answer rests on is set here, also where it is so already: what a session has not
+    set changes under it when the server reads its configuration again.
+    """
     return f"""
         SET statement_timeout = {max(1, int(statement_timeout * SERVER_SHARE * 1000))};
-        -- An acknowledged write is a durable one, also where a role's default is 'off'.
-        SELECT set_config('synchronous_commit', 'on', false)
-            WHERE current_setting('synchronous_commit') = 'off';
+        -- An acknowledged write is a durable one. Only 'remote_apply' waits for more.
+        SELECT set_config('synchronous_commit',
+            CASE current_setting('synchronous_commit')
+                WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false);
+        -- What the server warns of when it has committed: see _commit.
+        SET client_min_messages = warning;
+        -- How dates are read by the driver.
+        SET datestyle = 'ISO';
         -- Every statement looks rows up by the primary key. Without statistics, on a new
         -- table, the planner would scan it, and keep that plan until the next ANALYZE.
         SET plan_cache_mode = force_generic_plan;
@@ -143,7 +152,7 @@ class PostgreSQLConnection:
         names = sorted(dates)
         born = [dates[name].isoformat() for name in names]
         end, expires = self._limits(deadline)
-        return dict(self.execute("EXECUTE save(%s, %s::date[], %s)", (names, born, expires), end))
+        return dict(self._commit("EXECUTE save(%s, %s::date[], %s)", (names, born, expires), end))
 
     def flushed(self, deadline: float) -> Position:
         """How far the log of this primary is on disk: past every acknowledged write."""
@@ -171,22 +180,16 @@ class PostgreSQLConnection:
 
     def cache_standing(self, deadline: float) -> CacheStanding:
         """Whether the cache may be used; asked of the primary."""
-        return self._standing(statements.CACHE_STANDING, None, deadline)
+        return _standing(self.execute(statements.CACHE_STANDING, None, deadline))
 
     def suspend_cache(self, seconds: float, deadline: float) -> CacheStanding:
         """Begin a generation of the cache that nobody uses for so long; it is committed."""
-        return self._standing(statements.SUSPEND_CACHE, (seconds,), deadline)
+        return _standing(self._commit(statements.SUSPEND_CACHE, (seconds,), deadline))
 
     def may_suspend_cache(self, deadline: float) -> bool:
         """Whether this role has the right to."""
         rows = self.execute("SELECT has_table_privilege('cache_use', 'UPDATE')", None, deadline)
         return bool(rows[0][0])
-
-    def _standing(self, sql: str, parameters: Any, deadline: float) -> CacheStanding:
-        rows = self.execute(sql, parameters, deadline)
-        if not rows:
-            raise DatabaseUnavailable("the table cache_use has lost its row")
-        return CacheStanding(*rows[0])
 
     def applied(self, deadline: float) -> list[str]:
         try:
@@ -212,6 +215,21 @@ class PostgreSQLConnection:
             raise DatabaseUnavailable("no time was left for a write")
         expires = now + (end - now) * SERVER_SHARE
         return end, self._clock + timedelta(seconds=expires - self._clock_read)
+
+    def _commit(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
+        """Run a statement that writes; raises DatabaseUnavailable if the server warned of it.
+
+        A session that is told not to wait for a synchronous standby any longer commits all the
+        same, and warns. Nothing but the text says that it is this warning, in the server's
+        language, so every other counts as well, but for those of a transaction id that is far
+        from used up: they come with every write, for days.
+        """
+        notices = self._connection.notices
+        notices.clear()
+        rows = self.execute(sql, parameters, deadline)
+        if notices and not all("must be vacuumed" in notice for notice in notices):
+            raise DatabaseUnavailable("the server warned of a commit: a standby may lack it")
+        return rows
 
     def execute(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
         """Run one statement; translate what the driver raises."""
@@ -310,6 +328,12 @@ class PostgreSQL:
             for address in resolver.addresses(host, timeout):
                 # With both given, libpq connects to `hostaddr` and verifies `host`.
                 yield number, parameters | {"hostaddr": address}
+
+
+def _standing(rows: list[tuple[Any, ...]]) -> CacheStanding:
+    if not rows:
+        raise DatabaseUnavailable("the table cache_use has lost its row")
+    return CacheStanding(*rows[0])
 
 
 def _lsn(text: str) -> int:

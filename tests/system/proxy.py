@@ -7,7 +7,10 @@ import threading
 import time
 from dataclasses import dataclass
 
-PASS, REFUSE, BLACKHOLE = "pass", "refuse", "blackhole"
+PASS, REFUSE, BLACKHOLE, TRICKLE = "pass", "refuse", "blackhole", "trickle"
+
+#: Seconds between two bytes of an answer that trickles.
+DRIP = 0.2
 
 
 @dataclass(eq=False)
@@ -22,8 +25,9 @@ class _Pair:
 class Proxy:
     """Forwards connections to 127.0.0.1:`upstream`.
 
-    `mode` is PASS, REFUSE (new connections are reset) or BLACKHOLE (bytes and new
-    connections are swallowed; nothing ever answers). It may change at any time, and a
+    `mode` is PASS, REFUSE (new connections are reset), BLACKHOLE (bytes and new
+    connections are swallowed; nothing ever answers) or TRICKLE (answers come a byte at a
+    time). It may change at any time, and a
     connection that lived through a blackhole goes on after it. As in a real network, bytes
     that did not arrive are lost if their sender resets its connection, and only then.
     """
@@ -119,6 +123,10 @@ class Proxy:
                 pair.gate.wait()
                 if source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise ConnectionResetError
+                while data and self._mode == TRICKLE and source is pair.server:
+                    target.sendall(data[:1])
+                    data = data[1:]
+                    time.sleep(DRIP)
                 target.sendall(data)
             pair.gate.wait()
         except OSError:

@@ -3,15 +3,19 @@
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 import pytest
 
+from hello.errors import DatabaseUnavailable
+from hello.postgresql import PostgreSQL
 from tests.system.postgres import Cluster
 from tests.system.processes import eventually
-from tests.system.service import LANES, PATIENT, Answer, Client, Service, day, load, migrate
+from tests.system.service import LANES, PATIENT, Answer, Client, Service, day, load, migrate, put
 
 WRITERS = 16
 
@@ -138,6 +142,129 @@ def test_nobody_is_answered_before_the_commit(migrated_cluster: Cluster) -> None
         migrated_cluster.query("SELECT pg_reload_conf()")
         eventually(lambda: client.put("bob", "1990-05-18").status == 204)
     assert _stored(migrated_cluster)["bob"] == "1990-05-18"
+
+
+@contextmanager
+def configured(cluster: Cluster, **settings: str) -> Iterator[None]:
+    """Change settings of the running server, until the block ends."""
+    for name, value in settings.items():
+        cluster.query(f"ALTER SYSTEM SET {name} = '{value}'")
+    cluster.query("SELECT pg_reload_conf()")
+    for name, value in settings.items():
+        eventually(lambda name=name, value=value: cluster.query(f"SHOW {name}") == [(value,)])
+    yield
+    for name in settings:
+        cluster.query(f"ALTER SYSTEM RESET {name}")
+    cluster.query("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("weaker", ["off", "local"])
+def test_a_commit_does_not_become_asynchronous_under_an_open_session(
+    migrated_cluster: Cluster, weaker: str
+) -> None:
+    settings = {"STATEMENT_TIMEOUT": "0.5", "REQUEST_TIMEOUT": "1"}
+    with (
+        Service(DB_URI=migrated_cluster.uri(), **settings).wait_until() as service,
+        service.client() as client,
+    ):
+        assert client.put("alice", "1990-05-17").status == 204
+        pids = set(migrated_cluster.lanes("postgres"))
+        # With these nobody waits for a standby, which does not exist here.
+        names = {"synchronous_standby_names": "nobody", "synchronous_commit": weaker}
+        with configured(migrated_cluster, **names):
+            assert set(migrated_cluster.lanes("postgres")) == pids
+            assert client.put("alice", "1990-05-18").status == 503
+        eventually(lambda: client.put("alice", "1990-05-19").status == 204)
+
+
+@pytest.mark.parametrize(
+    ("default", "used"),
+    [("local", "on"), ("remote_write", "on"), ("on", "on"), ("remote_apply", "remote_apply")],
+)
+def test_a_role_may_ask_for_more_than_a_durable_commit_and_not_for_less(
+    migrated_cluster: Cluster, default: str, used: str
+) -> None:
+    migrated_cluster.query(f"ALTER ROLE postgres SET synchronous_commit = {default}")
+    route = PostgreSQL(migrated_cluster.uri, connect_timeout=5, statement_timeout=5)
+    deadline = time.monotonic() + 10
+    connection = route.connect(deadline)
+    migrated_cluster.query("ALTER ROLE postgres RESET synchronous_commit")
+    with configured(migrated_cluster, synchronous_commit="off", client_min_messages="error"):
+        assert connection.execute("SHOW synchronous_commit", None, deadline) == [(used,)]
+    connection.close()
+
+
+def test_dates_are_read_right_whatever_style_the_server_changes_to(
+    migrated_cluster: Cluster,
+) -> None:
+    with (
+        Service(DB_URI=migrated_cluster.uri(), TIMEZONE="UTC").wait_until() as service,
+        service.client() as client,
+    ):
+        assert client.put("alice", "1990-05-07").status == 204
+        before = client.get("alice")
+        migrated_cluster.query("ALTER SYSTEM SET datestyle = 'SQL, DMY'")
+        migrated_cluster.query("SELECT pg_reload_conf()")
+        eventually(lambda: migrated_cluster.query("SHOW datestyle") != [("ISO, MDY",)])
+        assert client.get("alice").body == before.body
+
+
+def waiting_for_a_standby(cluster: Cluster) -> int | None:
+    rows = cluster.query("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+    return rows[0][0] if rows else None
+
+
+@pytest.mark.parametrize("messages", ["warning", "error"])
+def test_a_commit_that_was_told_not_to_wait_for_a_standby_is_not_acknowledged(
+    migrated_cluster: Cluster, messages: str
+) -> None:
+    with (
+        Service(DB_URI=migrated_cluster.uri(), **PATIENT).wait_until() as service,
+        service.client(timeout=60) as client,
+    ):
+        assert client.put("alice", "1990-05-17").status == 204
+        names = {"synchronous_standby_names": "nobody", "client_min_messages": messages}
+        with configured(migrated_cluster, **names):
+            client.send(*put("alice", "1990-05-18"))
+            pid = eventually(lambda: waiting_for_a_standby(migrated_cluster))
+            migrated_cluster.query(f"SELECT pg_cancel_backend({pid})")
+            assert client.receive().status == 503
+        eventually(lambda: client.put("alice", "1990-05-19").status == 204)
+        assert "a standby may lack it" in service.log
+
+
+def test_a_suspension_that_was_told_not_to_wait_for_a_standby_is_none(
+    migrated_cluster: Cluster,
+) -> None:
+    route = PostgreSQL(migrated_cluster.uri, connect_timeout=5, statement_timeout=20)
+    deadline = time.monotonic() + 30
+    connection = route.connect(deadline)
+    names = {"synchronous_standby_names": "nobody"}
+    with configured(migrated_cluster, **names), ThreadPoolExecutor(1) as pool:
+        suspending = pool.submit(connection.suspend_cache, 5.0, deadline)
+        pid = eventually(lambda: waiting_for_a_standby(migrated_cluster))
+        migrated_cluster.query(f"SELECT pg_cancel_backend({pid})")
+        with pytest.raises(DatabaseUnavailable):
+            suspending.result()
+
+
+@pytest.mark.parametrize(
+    ("warning", "status"),
+    [('database "hello" must be vacuumed within 39999999 transactions', 204), ("?", 503)],
+)
+def test_only_a_warning_that_comes_with_every_write_is_no_failure(
+    migrated_cluster: Cluster, warning: str, status: int
+) -> None:
+    migrated_cluster.query(
+        "CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN RAISE WARNING '{warning}'; RETURN NULL; END $$;"
+        "CREATE TRIGGER warn AFTER INSERT ON users EXECUTE FUNCTION warn()"
+    )
+    with (
+        Service(DB_URI=migrated_cluster.uri()).wait_until() as service,
+        service.client() as client,
+    ):
+        assert [client.put("alice", day(n)).status for n in (1, 2)] == [status] * 2
 
 
 # One user, several workers.

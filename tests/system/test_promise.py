@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 
+from hello.permission import TERM
 from tests.system.deployment import COMBINATIONS, Combination, Deployment, Fault, Usage
 from tests.system.promise import violations
 from tests.system.workload import Today, Workload
@@ -47,7 +48,8 @@ def test_the_promise_is_kept_whatever_happens(
             usage = Usage.of(deployment) - before
             for fault in deployment.faults(combination).values():
                 with fault():
-                    workload.proceed(800)
+                    # Permissions to use the cache end meanwhile, however fast the answers are.
+                    workload.proceed(800, seconds=2 * TERM)
                 workload.recover()
         found = violations(workload.history, today.rows(deployment.stored()))
     assert found == []

@@ -137,10 +137,13 @@ class Workload:
         if self._failure:
             raise self._failure
 
-    def proceed(self, operations: int) -> None:
-        """Wait until so many more requests have ended, one way or another."""
-        goal = len(self.history) + operations
-        eventually(lambda: self._failure or len(self.history) >= goal, within=60)
+    def proceed(self, operations: int, seconds: float = 0.0) -> None:
+        """Wait until so many more requests have ended, one way or another, and so much later."""
+        goal, end = len(self.history) + operations, time.monotonic() + seconds
+        eventually(
+            lambda: self._failure or (len(self.history) >= goal and time.monotonic() >= end),
+            within=60,
+        )
 
     def recover(self, operations: int = 1_000) -> None:
         """Wait until so many requests in a row were answered as if nothing had happened."""

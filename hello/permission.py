@@ -14,8 +14,10 @@ write. So one row there says which *generation* of keys is used, and until when 
 - When a suspension is over, readers begin with a generation in which nothing is stored yet.
 
 SUSPENSION is so much longer than TERM that no worker believes in a generation any more
-when the next one comes into use. Waits are reckoned with time.monotonic() of each machine;
-the primary's clock alone says when a suspension ends. See docs/decisions/cache.md.
+when the next one comes into use. How long something holds is reckoned with a clock of each
+machine that goes on while the machine is suspended; the primary's clock alone says when a
+suspension ends. Deadlines, which others give, are in terms of time.monotonic(). See
+docs/decisions/cache.md.
 """
 
 import logging
@@ -46,7 +48,14 @@ CLOCKS = 2.0
 #: Seconds that a reader waits for the primary's word.
 PATIENCE = 0.5
 
+#: One that goes on while the machine is suspended, where the platform has it.
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 log = logging.getLogger(__name__)
+
+
+def _clock() -> float:
+    return time.clock_gettime(CLOCK)
 
 
 class Use(NamedTuple):
@@ -60,26 +69,33 @@ class Use(NamedTuple):
 class Permission:
     """A worker's permission to use the cache, for all of its lanes.
 
-    `session`, with the primary, is used by one lane at a time.
+    `session`, with the primary, is used by one lane at a time. `clock` says what holds how
+    long, and `monotonic` when a deadline has passed.
     """
 
     def __init__(
         self,
         session: Session[PostgreSQLConnection],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = _clock,
         sleep: Callable[[float], None] = gevent.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._clock = clock
         self._sleep = sleep
+        self._monotonic = monotonic
         self._lock = Semaphore()
         self._breaker = Breaker(PATIENCE, clock)
         #: The last one that the primary named.
         self.generation: int | None = None
+        #: When it was named first.
+        self._heard_at = 0.0
         #: Until when the primary's word holds, if it said that the cache may be used.
         self._usable_until = 0.0
-        #: Until when it is suspended, by the clock of who was the primary then.
+        #: Until when readers take it for suspended, by the clock of who was the primary then.
         self._suspended_until = 0.0
+        #: Until when writers do, whichever server is the primary.
+        self._surely_suspended_until = 0.0
         #: When every permission that was given before the suspension has ended.
         self._settled_at = 0.0
 
@@ -144,25 +160,26 @@ class Permission:
 
     def _surely_suspended(self, seconds: float = 0.0) -> bool:
         """Whether it is suspended for that long, whichever server is the primary."""
-        return self._clock() + seconds + CLOCKS < self._suspended_until
+        return self._clock() + seconds < self._surely_suspended_until
 
     def _try_to_ask(self, deadline: float) -> None:
-        end = self._clock() + PATIENCE
+        end = self._monotonic() + PATIENCE
         try:
             self._ask(min(deadline, end))
         except SchemaOutdated:
             self._breaker.succeeded()  # it is there, and nobody may read
         except DatabaseUnavailable:
             # It is not to blame if there was little time left for it.
-            if end <= deadline or self._clock() < deadline:
+            if end <= deadline or self._monotonic() < deadline:
                 self._breaker.failed()
         else:
             self._breaker.succeeded()
 
-    def _ask(self, deadline: float, seconds: float = -CLOCKS) -> None:
-        """Learn how the cache stands, unless it is known to be suspended for so long."""
+    def _ask(self, deadline: float, seconds: float | None = None) -> None:
+        """Learn how the cache stands, unless it is known, to writers for so long."""
         with self._alone(deadline):
-            if self._usable or self._surely_suspended(seconds):
+            suspended = self.suspended if seconds is None else self._surely_suspended(seconds)
+            if self._usable or suspended:
                 return  # another lane has just asked
             asked = self._clock()
             standing = self._session.call(
@@ -173,7 +190,7 @@ class Permission:
     @contextmanager
     def _alone(self, deadline: float) -> Iterator[None]:
         """Use the session; another lane may do so until a deadline that is later."""
-        if not self._lock.acquire(timeout=max(0.0, deadline - self._clock())):
+        if not self._lock.acquire(timeout=max(0.0, deadline - self._monotonic())):
             raise DatabaseUnavailable("another lane still waits for the primary's word")
         try:
             yield
@@ -183,19 +200,28 @@ class Permission:
     def _learn(self, standing: CacheStanding, asked: float) -> None:
         """Keep what the primary said to a question that was sent at `asked`."""
         now = self._clock()
-        # A suspension that was renewed in good time: nobody has had a permission meanwhile.
-        renewed = self._surely_suspended()
-        if standing.generation != self.generation and not renewed:
-            self._settled_at = now + TERM
+        if standing.generation != self.generation:
+            self._heard_at = now
         self.generation = standing.generation
-        if standing.suspended:
-            self._usable_until = 0.0
-            self._suspended_until = asked + standing.suspended
-        else:
+        left = min(standing.suspended, SUSPENSION)
+        if standing.suspended > SUSPENSION + CLOCKS:
+            # The primary's clock was set back by much. The suspension began before it was heard of.
+            left = max(0.0, self._heard_at + SUSPENSION - asked)
+        if not left:
             self._usable_until = asked + TERM
+            return
+        # A suspension that was renewed in good time: nobody has had a permission meanwhile.
+        if not self._surely_suspended():
+            self._settled_at = now + TERM
+        self._usable_until = 0.0
+        self._suspended_until = asked + left
+        # What is said to last longer than it can, readers may not believe as long as that.
+        certain = standing.suspended <= SUSPENSION
+        self._surely_suspended_until = asked + left - CLOCKS if certain else 0.0
 
     def _settle(self, deadline: float) -> None:
-        if self._settled_at > deadline:
+        wait = self._settled_at - self._clock()
+        if self._monotonic() + wait > deadline:
             raise DatabaseUnavailable("others may still read from the cache")
-        if (wait := self._settled_at - self._clock()) > 0:
+        if wait > 0:
             self._sleep(wait)

@@ -60,7 +60,9 @@ class World:
         self.skew = 0.0
         #: What each generation holds: a version, or a lease.
         self.cache: dict[int, int | str] = {}
-        self.hits = self.suspensions = 0
+        self.hits = self.suspensions = self.naps = 0
+        #: Suspensions that are being committed.
+        self.suspending = 0
         self.past: list[str] = []
 
     def clock(self) -> float:
@@ -71,6 +73,15 @@ class World:
         while True:
             self.time.sleep(self.random.expovariate(1 / 3))
             self.skew = self.random.uniform(0, CLOCKS)
+
+    def jump(self) -> None:
+        """Set the primary's clock forward by an hour while nothing is suspended, and back."""
+        while True:
+            self.time.sleep(self.random.expovariate(1 / 8))
+            if self.skew:
+                self.skew = 0.0
+            elif not self.suspending and self.suspended_until < self.clock():
+                self.skew = 3600.0
 
     def pause(self) -> None:
         """Some time: a network, a disk, a process that does not run."""
@@ -87,9 +98,37 @@ class Worker:
     def __init__(self, world: World, kind: type[Permission]) -> None:
         self._world = world
         self._reaches_cache = self._reaches_primary = True
-        self.permission = kind(self, lambda: world.time.now, world.time.sleep)
-        for life in (self._write, self._read, self._read, self._fail):
+        #: Until when the machine is suspended, and how long it was, in all.
+        self._wakes_at = self._slept = 0.0
+        self.permission = kind(self, lambda: world.time.now, self._sleep, self.monotonic)
+        for life in (self._write, self._read, self._read, self._fail, self._nap):
             gevent.spawn(life)
+
+    def monotonic(self) -> float:
+        """A clock that stands still while the machine is suspended."""
+        return self._world.time.now - self._slept
+
+    def _sleep(self, seconds: float) -> None:
+        time = self._world.time
+        end = self.monotonic() + seconds
+        while (left := max(end - self.monotonic(), self._wakes_at - time.now)) > 0:
+            time.sleep(max(left, 1e-6))  # less may be no time at all
+
+    def _pause(self) -> None:
+        """As World.pause, on this machine."""
+        self._world.pause()
+        self._sleep(0.0)
+
+    def _nap(self) -> None:
+        """Suspend the machine now and then."""
+        world = self._world
+        while True:
+            world.time.sleep(world.random.expovariate(1 / 6))
+            nap = world.random.uniform(0, 2 * SUSPENSION)
+            self._wakes_at = world.time.now + nap
+            self._slept += nap
+            world.naps += 1
+            world.time.sleep(nap)
 
     # The session
 
@@ -101,7 +140,7 @@ class Worker:
         if not self._reaches_primary:
             raise DatabaseUnavailable("away")
         found = answer()
-        self._world.pause()
+        self._pause()
         return found
 
     def _standing(self, generation: int, until: float) -> CacheStanding:
@@ -117,10 +156,12 @@ class Worker:
         def suspend() -> CacheStanding:
             world = self._world
             world.suspensions += 1
+            world.suspending += 1
             until = world.clock() + seconds
             world.pause()  # until it is committed
             world.generation += 1
             world.suspended_until = until
+            world.suspending -= 1
             return self._standing(world.generation, world.suspended_until)
 
         return self._ask(suspend)
@@ -130,7 +171,7 @@ class Worker:
     def _write(self) -> None:
         world = self._world
         while True:
-            world.time.sleep(world.random.expovariate(1 / 0.1))
+            self._sleep(world.random.expovariate(1 / 0.1))
             try:
                 version = self._ask(self._commit)
                 generation = self.permission.to_acknowledge(FOREVER)
@@ -154,13 +195,13 @@ class Worker:
             del world.cache[generation]
         elif held is not None and held < version:
             world.cache[generation] = version
-        world.pause()
+        self._pause()
         return True
 
     def _read(self) -> None:
         world = self._world
         for number in count():
-            world.time.sleep(world.random.expovariate(1 / 0.02))
+            self._sleep(world.random.expovariate(1 / 0.02))
             promised = world.acknowledged
             use = self.permission.to_read(FOREVER)
             lease = f"{id(self)} {number}"
@@ -174,7 +215,7 @@ class Worker:
                 version = self._ask(lambda: world.version)
             except DatabaseUnavailable:
                 continue
-            world.pause()
+            self._pause()
             if use and use.confirmed and self._reaches_cache:
                 self._fill(use.generation, lease, version)
 
@@ -184,7 +225,7 @@ class Worker:
         if not self._reaches_cache:
             return None
         held = world.cache.setdefault(generation, lease)
-        world.pause()
+        self._pause()
         return held
 
     def _fill(self, generation: int, lease: str, version: int) -> None:
@@ -203,9 +244,14 @@ class Worker:
             self._reaches_cache = self._reaches_primary = True
 
 
-def simulate(seed: int, seconds: float, kind: type[Permission] = Permission) -> World:
+def simulate(
+    seed: int,
+    seconds: float,
+    kind: type[Permission] = Permission,
+    clocks: Callable[[World], None] = World.set_clocks,
+) -> World:
     world = World(seed, seconds)
-    gevent.spawn(world.set_clocks)
+    gevent.spawn(clocks, world)
     for _ in range(3):
         Worker(world, kind)
     gevent.sleep(0)
@@ -213,10 +259,12 @@ def simulate(seed: int, seconds: float, kind: type[Permission] = Permission) -> 
     return world
 
 
+@pytest.mark.parametrize("clocks", [World.set_clocks, World.jump])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_read_never_sees_the_past(seed: int) -> None:
-    world = simulate(seed, seconds=60)
+def test_a_read_never_sees_the_past(seed: int, clocks: Callable[[World], None]) -> None:
+    world = simulate(seed, seconds=60, clocks=clocks)
     assert world.past == []
+    assert world.naps > 5
     assert world.hits > 200
     assert world.suspensions > 2
     assert world.acknowledged > 200
@@ -244,9 +292,35 @@ class Trusting(Permission):
         return self.generation is not None and not self.suspended
 
 
-@pytest.mark.parametrize("kind", [Impatient, Careless, Trusting])
+class Dozing(Permission):
+    """Does not notice that its machine was suspended."""
+
+    def __init__(self, session: Any, _: Any, sleep: Any, monotonic: Any) -> None:
+        super().__init__(session, monotonic, sleep, monotonic)
+
+
+@pytest.mark.parametrize("kind", [Impatient, Careless, Trusting, Dozing])
 def test_the_simulation_finds_out_who_is_wrong(kind: type[Permission]) -> None:
     assert any(simulate(seed, seconds=60, kind=kind).past for seed in range(5))
+
+
+def test_a_primary_whose_clock_was_an_hour_wrong_suspends_nobody_for_an_hour() -> None:
+    now = 0.0
+
+    class Wrong:
+        def call(self, operation: Callable[[Any], Any], deadline: float, statement: str) -> Any:
+            return CacheStanding(7, 3600.0 - now)
+
+    permission = Permission(Wrong(), lambda: now, monotonic=lambda: now)
+    assert permission.to_read(FOREVER) is None
+    # Others may have heard of it earlier, and read.
+    assert permission.to_acknowledge(FOREVER) == 7
+    now = SUSPENSION - 0.1
+    assert permission.to_read(FOREVER) is None
+    now = SUSPENSION + 0.1
+    use = permission.to_read(FOREVER)
+    assert use is not None
+    assert use.confirmed
 
 
 def test_a_reader_does_not_wait_as_long_as_a_writer() -> None:
@@ -275,7 +349,7 @@ def test_a_worker_that_knows_nothing_waits_once_for_a_primary_that_is_away() -> 
             asked_by.append(gevent.getcurrent())
             raise DatabaseUnavailable("away")
 
-    permission = Permission(Away(), lambda: now)
+    permission = Permission(Away(), lambda: now, monotonic=lambda: now)
     for _ in range(3):
         assert permission.to_read(FOREVER) is None
         gevent.sleep(0)
@@ -306,7 +380,7 @@ def asked() -> Asked:
 @pytest.fixture
 def permission(asked: Asked) -> Permission:
     """One that has ended, in a worker that may try without it while the primary is away."""
-    permission = Permission(asked, lambda: asked.now)
+    permission = Permission(asked, lambda: asked.now, monotonic=lambda: asked.now)
     assert permission.to_read(FOREVER)
     asked.now += 2 * TERM
     asked.fail = DatabaseUnavailable("the statement did not finish in time")

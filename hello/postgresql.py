@@ -221,13 +221,12 @@ class PostgreSQLConnection:
 
         A session that is told not to wait for a synchronous standby any longer commits all the
         same, and warns. Nothing but the text says that it is this warning, in the server's
-        language, so every other counts as well, but for those of a transaction id that is far
-        from used up: they come with every write, for days.
+        language, so every other counts as well, but for the harmless ones.
         """
         notices = self._connection.notices
         notices.clear()
         rows = self.execute(sql, parameters, deadline)
-        if notices and not all("must be vacuumed" in notice for notice in notices):
+        if any(not _is_harmless(notice) for notice in notices):
             raise DatabaseUnavailable("the server warned of a commit: a standby may lack it")
         return rows
 
@@ -334,6 +333,15 @@ def _standing(rows: list[tuple[Any, ...]]) -> CacheStanding:
     if not rows:
         raise DatabaseUnavailable("the table cache_use has lost its row")
     return CacheStanding(*rows[0])
+
+
+def _is_harmless(notice: str) -> bool:
+    """Whether what the server said beside an answer is nothing about the commit.
+
+    Either transaction ids that are far from used up: that comes with every write, for days. Or
+    the end of the session, after the answer.
+    """
+    return "must be vacuumed" in notice or notice.startswith("FATAL")
 
 
 def _lsn(text: str) -> int:

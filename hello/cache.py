@@ -11,7 +11,8 @@ after the new one was evicted. So a key holds one of two things:
 - A reader that finds nothing puts a lease *before* it asks the database, and stores
   only if its lease is still there.
 - A writer, after its commit and before anybody is answered, replaces an older value and
-  removes a lease. It never stores where there is nothing.
+  removes a lease, or a date that differs: versions begin anew when a user is erased. It
+  never stores where there is nothing.
 
 So whoever stores has read after the last write that removed a lease. Keys that were
 evicted, flushed, expired, or lost with the server just miss.
@@ -77,6 +78,8 @@ for i, key in ipairs(KEYS) do
       redis.call('DEL', key)
     elseif tonumber(new_version) > tonumber(held_version) then
       redis.call('SET', key, new, 'PX', ARGV[1])
+    elseif new ~= held then
+      redis.call('DEL', key)
     end
   end
 end

@@ -207,6 +207,15 @@ def test_two_writers_out_of_order(
     assert reader.claim(["alice"], G)["alice"] != Birthday(NEW, 2)
 
 
+@pytest.mark.parametrize("cached", [2, 3])
+def test_a_date_whose_version_began_anew_is_not_hidden(
+    reader: CacheConnection, writer: CacheConnection, cached: int
+) -> None:
+    fill(reader, alice=Birthday(OLD, cached))
+    writer.update({"alice": NEW}, {"alice": 2}, G)
+    assert isinstance(reader.claim(["alice"], G)["alice"], Lease)
+
+
 def test_a_writer_stores_nothing_where_there_is_nothing(
     writer: CacheConnection, store: redis.Redis
 ) -> None:

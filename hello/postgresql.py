@@ -59,6 +59,8 @@ def _settings(statement_timeout: float) -> str:
     """
 
 
+_PREPARE_FORGET = f"PREPARE forget AS {statements.POSTGRESQL.forget}"
+
 _PREPARE = f"""
     PREPARE find AS {statements.POSTGRESQL.find};
     PREPARE find_replayed AS {statements.POSTGRESQL.find_replayed};
@@ -107,6 +109,7 @@ class PostgreSQLConnection:
         self._connection = connection
         self._cursor = connection.cursor()
         self._statement_timeout = statement_timeout
+        self._can_forget = False
         self._system: int | None = None
         self.history: tuple[int, int] | None = None
         #: What the server's clock said, and what time.monotonic() said then.
@@ -144,6 +147,17 @@ class PostgreSQLConnection:
         if not rows[0][0]:
             raise ConnectionBroken("a write arrived too late")
         return {name: version for _, name, version in rows if name}
+
+    def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
+        if not self._can_forget:
+            self.execute(_PREPARE_FORGET, None, deadline)
+            self._can_forget = True
+        end = self._end(deadline)
+        expires = self._clock + timedelta(seconds=end - self._clock_read)
+        rows = self.execute("EXECUTE forget(%s, %s)", (list(usernames), expires), end)
+        if not rows[0][0]:
+            raise ConnectionBroken("an erasure arrived too late")
+        return {name: True for _, name in rows if name}
 
     def flushed(self, deadline: float) -> Position:
         """How far the log of this primary is on disk: past every acknowledged write."""

@@ -26,15 +26,17 @@ class Statements(NamedTuple):
 
     `find` takes usernames, and SQLite's takes one; it returns (username, date_of_birth,
     version) of those that exist. `save` takes usernames and dates; it returns (username,
-    version) of the rows that it created or changed. PostgreSQL's `save` takes a third
-    parameter, a time of its own clock after which it does nothing, and returns before each
-    row whether it came in time, with one row of that and nulls if nothing changed.
+    version) of the rows that it created or changed. `forget` takes usernames; it returns
+    those of the rows that it deleted. PostgreSQL's `save` and `forget` take one more
+    parameter, a time of its own clock after which they do nothing, and return before each
+    row whether they came in time, with one row of that and nulls if nothing changed.
     `find_replayed`, for a replica, is `find` with the setting `hello.replayed` before each
     row, and one row of it and nulls if no user exists.
     """
 
     find: str
     save: str
+    forget: str
     find_replayed: str = ""
 
 
@@ -81,6 +83,10 @@ def _save(new: Any, is_distinct_from: str, in_time: Any = None) -> Any:
     )
 
 
+def _forget(is_one_of_the_names: Any) -> Any:
+    return User.delete().where(is_one_of_the_names).returning(User.username)
+
+
 def _compile(database: Database, query: Any) -> str:
     text, parameters = query.bind(database).sql()
     assert not parameters, "a value was compiled into the statement"
@@ -91,15 +97,20 @@ def _postgresql() -> Statements:
     database = PostgresqlDatabase(None)
     names, dates = SQL("$1::text[]"), SQL("$2::date[]")
     new = NodeList((fn.unnest(names, dates), SQL("AS new (username, date_of_birth)")))
-    find = _compile(database, _find(User.username == fn.ANY(names)))
+    named = User.username == fn.ANY(names)
+    find = _compile(database, _find(named))
     # The network may keep a statement and deliver it long after its sender gave up and
     # another write was acknowledged; it must not undo that one.
     in_time = SQL("(statement_timestamp() < $3::timestamptz)")
     save = _compile(database, _save(new, "IS DISTINCT FROM", in_time))
+    still_in_time = SQL("(statement_timestamp() < $2::timestamptz)")
+    forget = _compile(database, _forget(still_in_time & named))
     return Statements(
         find=find,
         save=f"WITH saved AS ({save}) SELECT {in_time.sql}, saved.*"
         " FROM (SELECT) AS always LEFT JOIN saved ON true",
+        forget=f"WITH forgotten AS ({forget}) SELECT {still_in_time.sql}, forgotten.*"
+        " FROM (SELECT) AS always LEFT JOIN forgotten ON true",
         find_replayed=f"SELECT current_setting('{REPLAYED}'), found.*"
         f" FROM (SELECT) AS always LEFT JOIN ({find}) AS found ON true",
     )
@@ -107,11 +118,14 @@ def _postgresql() -> Statements:
 
 def _sqlite() -> Statements:
     database = SqliteDatabase(None)
-    # One parameter: a name, or a JSON object of names and dates.
+    # One parameter: a name, a JSON object of names and dates, or a JSON array of names.
     new = SQL("(SELECT key AS username, value AS date_of_birth FROM json_each(?)) AS new")
     return Statements(
         find=_compile(database, _find(User.username == SQL("?"))),
         save=_compile(database, _save(new, "IS NOT")),
+        forget=_compile(
+            database, _forget(User.username.in_(SQL("(SELECT value FROM json_each(?))")))
+        ),
     )
 
 

@@ -4,10 +4,19 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
+from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
-from tests.system.deployment import COMBINATIONS, Combination, Deployment, Fault, Usage
+from tests.system.deployment import (
+    COMBINATIONS,
+    DATABASE,
+    Combination,
+    Deployment,
+    Fault,
+    Usage,
+)
 from tests.system.promise import violations
 from tests.system.workload import Today, Workload
 
@@ -55,6 +64,7 @@ def test_the_promise_is_kept_whatever_happens(
     seen = Counter((o.method, "stale" if o.stale else o.status) for o in workload.history)
     assert min(seen["GET", 200], seen["PUT", 204]) > 200
     assert seen["PUT", 503] > 0
+    assert seen["FORGET", 204] > 0
     assert (seen["GET", "stale"] > 0) == (combination.replica or combination.cache)
     assert (usage.replica_batches > 0) == combination.replica
     assert (usage.cache_hits > 0) == combination.cache
@@ -66,15 +76,19 @@ def reasons(
     combination: Combination,
     application: str,
     fault: Fault = nullcontext,
+    **crowd: Any,
 ) -> set[str]:
-    """Why an application breaks the promise while one thing happens, or nothing."""
+    """Why an application breaks the promise while one thing happens, or nothing.
+
+    `crowd` says who uses it, if that is not the usual workload.
+    """
     command = [sys.executable, "-m", "gunicorn", "-c", "python:hello.server", application]
     settings = {"TIMEZONE": today.zone}
     if fault is nullcontext:
         # Where the machine is slow, that is not to be taken for a cache that is away.
         settings["CACHE_TIMEOUT"] = "5"
     with deployment.services(combination, command=command, **settings) as services:
-        with Workload(services, today) as workload:
+        with Workload(services, today, **crowd) as workload:
             workload.proceed(1_000)
             with fault():
                 workload.proceed(2_000)
@@ -117,3 +131,20 @@ def test_a_writer_that_cannot_reach_the_cache_and_does_not_suspend_it_is_found_o
     application = "tests.system.broken:never_suspended_cache()"
     broken = reasons(deployment, today, combination, application, fault)
     assert "a date that was overtaken" in broken
+
+
+def test_an_erasure_that_does_not_tell_the_cache_is_found_out(
+    deployment: Deployment, today: Today
+) -> None:
+    def delete(username: str, **_: str) -> CompletedProcess:
+        sql = "DELETE FROM users WHERE username = %s"
+        deployment.primary.query(sql, DATABASE, (username,))
+        return CompletedProcess([], 0)
+
+    crowd = {"forgetters": 8, "forget": delete}
+    broken = reasons(deployment, today, Combination(cache=True), "hello.app:wsgi()", **crowd)
+    assert "a date that was forgotten" in broken
+    # Without a cache there is nobody to tell.
+    deployment.empty()
+    combination = Combination(replica=True)
+    assert reasons(deployment, today, combination, "hello.app:wsgi()", **crowd) == set()

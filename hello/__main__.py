@@ -1,4 +1,4 @@
-"""`python -m hello serve | migrate | check`"""
+"""`python -m hello serve | migrate | check | forget`"""
 
 import argparse
 import os
@@ -10,11 +10,11 @@ import peewee
 from playhouse.migrations import MigrationError
 
 from hello import schema
-from hello.errors import DatabaseUnavailable
+from hello.errors import DatabaseUnavailable, Unavailable
 from hello.settings import MISCONFIGURED, DatabaseURI, Settings, SettingsError, Source
 
-#: Exit codes, beside MISCONFIGURED. UNKNOWN is for `migrate --check` alone.
-DONE, FAILED, PENDING, UNKNOWN = 0, 1, 1, 3
+#: Exit codes, beside MISCONFIGURED. UNKNOWN is for `migrate --check` and `forget` alone.
+DONE, FAILED, PENDING, NO_SUCH_USER, UNKNOWN = 0, 1, 1, 1, 3
 
 
 def serve(options: argparse.Namespace, extra: list[str]) -> int:
@@ -116,6 +116,18 @@ def check(options: argparse.Namespace, extra: list[str]) -> int:
     return check.main(as_json=options.json, timeout=options.timeout)
 
 
+def forget(options: argparse.Namespace, extra: list[str]) -> int:
+    from hello.forget import forget  # as for `check`
+
+    try:
+        erased = forget(options.username)
+    except Unavailable as ex:
+        _say(str(ex))
+        return UNKNOWN
+    print("erased" if erased else "no such user")
+    return DONE if erased else NO_SUCH_USER
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -167,6 +179,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--timeout", type=_seconds, default=5, metavar="SECONDS", help="for each of them (5)"
     )
+
+    command = commands.add_parser(
+        "forget",
+        help="erase a user",
+        description="Erase a user from the database and from the cache, with the settings of the"
+        " service. Whoever asks for it after that gets 404.",
+        epilog="exit status: 0 erased; 1 no such user; 2 a setting or the username is wrong; 3 it"
+        " is not certain: the line says what is known, and it can be run again",
+    )
+    command.set_defaults(run=forget, check=False)
+    command.add_argument("username", metavar="USERNAME", help="one with a - in front goes after --")
     return parser
 
 

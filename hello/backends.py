@@ -10,8 +10,14 @@ from hello import telemetry
 from hello.batching import Batcher
 from hello.breaker import Breaker
 from hello.cache import CacheConnection, CacheUnavailable
-from hello.cache_lanes import Cache, CacheReads, FillingReads, UpdatingWrites
-from hello.database import Current, Route, Session, find, save
+from hello.cache_lanes import (
+    Cache,
+    CacheReads,
+    FillingReads,
+    OutdatingWrites,
+    UpdatingWrites,
+)
+from hello.database import Current, Route, Session, find, forget, save
 from hello.errors import DatabaseUnavailable, Misconfigured, Unavailable
 from hello.guard import Guard
 from hello.permission import Permission
@@ -112,18 +118,58 @@ class Backends:
         """Whether a PUT would be answered now."""
         deadline = time.monotonic() + timeout
         with closing(self._session()) as session:
-            self._rehearse(session, deadline)
-            if self._cache is not None:
-                try:
-                    self._ping_cache()
-                except Unavailable:
-                    self._check_suspending(session, deadline)
+            self._check_write(session, save, deadline)
         return {}
 
-    def _rehearse(self, session: Session[Any], deadline: float) -> None:
-        """Do what every PUT does, and write nothing."""
+    def forget(self, username: str) -> bool:
+        """Erase a user as a PUT writes: in the database, then in the cache.
+
+        Whether there was one. It is certain on return that every GET which begins later is 404.
+        Raises Unavailable if it is not: the message says whether the user is erased. Raises
+        Rejected if the database can store no such username.
+        """
+        timeout = self._settings.request_timeout
+        deleted = False
+
+        def delete(names: dict[str, None], deadline: float) -> Any:
+            nonlocal deleted
+            results = session.run(forget, names, deadline)
+            deleted = True
+            return results
+
+        with closing(self._session()) as session:
+            deadline = time.monotonic() + timeout
+            try:
+                # If its answer is lost, the DELETE is repeated, and finds nothing.
+                known = session.call(lambda c: c.find([username], deadline), deadline)
+                self._check_write(session, forget, deadline)
+            except Unavailable as ex:
+                raise Unavailable(f"nothing was erased: {ex}") from ex
+            lane = delete if self._cache is None else OutdatingWrites(delete, self._cache)
+            try:
+                erased = lane({username: None}, time.monotonic() + timeout)
+            except Unavailable as ex:
+                state = (
+                    "it is erased from the database, and may still be shown from the cache"
+                    if deleted
+                    else "it is not known whether it is erased"
+                )
+                raise Unavailable(f"{state}, so run this again: {ex}") from ex
+        return username in known or username in erased
+
+    def _check_write(self, session: Session[Any], write: Any, deadline: float) -> None:
+        """Find out whether a statement that writes would end well now, in the cache too."""
+        self._rehearse(session, deadline, write)
+        if self._cache is not None:
+            try:
+                self._ping_cache()
+            except Unavailable:
+                self._check_suspending(session, deadline)
+
+    def _rehearse(self, session: Session[Any], deadline: float, write: Any = save) -> None:
+        """Do what every write does, and write nothing."""
         # Of nobody: it fails where writing would.
-        session.call(lambda connection: connection.save({}, deadline), deadline)
+        session.call(lambda connection: write(connection, {}, deadline), deadline)
         if self._cache is not None:
             session.call(lambda connection: connection.cache_standing(deadline), deadline)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import date
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import gevent
 
@@ -20,6 +20,7 @@ from hello.telemetry import count
 
 log = logging.getLogger(__name__)
 
+Value = TypeVar("Value")
 Result = TypeVar("Result")
 
 
@@ -134,36 +135,53 @@ class FillingReads:
         return found
 
 
-class UpdatingWrites:
+class OutdatingWrites(Generic[Value, Result]):
     """A write lane that outdates in the cache what it committed, before anybody is answered.
 
     If the cache does not answer, it is suspended instead.
     """
 
-    def __init__(self, writes: Lane[date, int], cache: Cache) -> None:
+    def __init__(self, writes: Lane[Value, Result], cache: Cache) -> None:
         self._writes = writes
         self._cache = cache
         self._connection = cache.connect()
 
-    def __call__(self, dates: dict[str, date], deadline: float, /) -> Mapping[str, int | Exception]:
+    def __call__(
+        self, batch: dict[str, Value], deadline: float, /
+    ) -> Mapping[str, Result | Exception]:
         try:
-            results = self._writes(dates, deadline)
+            results = self._writes(batch, deadline)
         except DatabaseUnavailable:
             # Perhaps it was committed after all. Nobody is promised anything, and yet.
-            self._forget(dates)
+            self._forget(batch)
             raise
-        versions = {name: n for name, n in results.items() if not isinstance(n, Exception)}
-        saved = {n: born for n, born in dates.items() if not isinstance(results.get(n), Exception)}
+        told = {name: n for name, n in results.items() if not isinstance(n, Exception)}
+        written = {n: v for n, v in batch.items() if not isinstance(results.get(n), Exception)}
         generation = self._cache.permission.to_acknowledge(deadline)
-        if generation is not None and saved:
+        if generation is not None and written:
             try:
-                self._connection.update(saved, versions, generation)
+                self._outdate(written, told, generation)
             except CacheUnavailable:
                 self._cache.suspend(deadline)
         return results
 
-    def _forget(self, dates: Mapping[str, date]) -> None:
+    def _outdate(
+        self, written: Mapping[str, Value], told: Mapping[str, Result], generation: int
+    ) -> None:
+        """Outdate what was written; `told` is what the database said of it."""
+        self._connection.forget(written, generation)
+
+    def _forget(self, batch: Mapping[str, Value]) -> None:
         generation = self._cache.permission.generation
         if generation is not None and not self._cache.permission.suspended:
             with suppress(CacheUnavailable):
-                self._connection.forget(dates, generation)
+                self._connection.forget(batch, generation)
+
+
+class UpdatingWrites(OutdatingWrites[date, int]):
+    """One that saves: a date that is cached is replaced by the one of a later version."""
+
+    def _outdate(
+        self, written: Mapping[str, date], told: Mapping[str, int], generation: int
+    ) -> None:
+        self._connection.update(written, told, generation)

@@ -7,7 +7,6 @@ libpq says of a connection names hosts and roles.
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -211,8 +210,7 @@ def examine(settings: Settings, timeout: float = TIMEOUT) -> Report:
     """Ask everything that the settings name."""
     start = time.monotonic()
     checks = {name: _alone(settings, name) for name in _checks(settings)}
-    if _lacks_its_file(settings):
-        # SQLite would create it.
+    if settings.db_uri.lacks_its_file:
         checks = dict.fromkeys(checks, _no_file)
     if settings.db_uri.is_memory:
         # It belongs to this thread, and nothing of it waits.
@@ -251,11 +249,6 @@ def _nothing_more(ping: Callable[[float], None]) -> Check:
         return {}
 
     return check
-
-
-def _lacks_its_file(settings: Settings) -> bool:
-    uri = settings.db_uri
-    return uri.is_sqlite and not uri.is_memory and not os.path.exists(uri.sqlite_path)
 
 
 def _no_file(timeout: float) -> Mapping[str, Any]:

@@ -29,6 +29,9 @@ class Connection(Protocol):
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         """Commit all of `dates`; return the new version of each that was not stored yet."""
 
+    def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
+        """Commit that none of them is stored; return those that were, each with True."""
+
     def applied(self, deadline: float) -> list[str]:
         """The names of the schema scripts that were applied."""
 
@@ -86,6 +89,11 @@ def find(
 def save(connection: Connection, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
     """The statement of a write lane."""
     return connection.save(dates, deadline)
+
+
+def forget(connection: Connection, names: Mapping[str, object], deadline: float) -> dict[str, bool]:
+    """The statement of an erasure."""
+    return connection.forget(names, deadline)
 
 
 class _Observers(dict[str, Callable[[float], None]]):

@@ -72,6 +72,8 @@ def _settings(statement_timeout: float) -> str:
     """
 
 
+_PREPARE_FORGET = f"PREPARE forget AS {statements.POSTGRESQL.forget}"
+
 _PREPARE = f"""
     PREPARE find AS {statements.POSTGRESQL.find};
     PREPARE find_replayed AS {statements.POSTGRESQL.find_replayed};
@@ -120,6 +122,7 @@ class PostgreSQLConnection:
         self._connection = connection
         self._cursor = connection.cursor()
         self._statement_timeout = statement_timeout
+        self._can_forget = False
         self._system: int | None = None
         self.history: tuple[int, int] | None = None
         #: What the server's clock said, and what time.monotonic() said then.
@@ -153,6 +156,14 @@ class PostgreSQLConnection:
         born = [dates[name].isoformat() for name in names]
         end, expires = self._limits(deadline)
         return dict(self._commit("EXECUTE save(%s, %s::date[], %s)", (names, born, expires), end))
+
+    def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
+        if not self._can_forget:
+            self.execute(_PREPARE_FORGET, None, deadline)
+            self._can_forget = True
+        end, expires = self._limits(deadline)
+        rows = self._commit("EXECUTE forget(%s, %s)", (list(usernames), expires), end)
+        return {name: True for name, _ in rows}
 
     def flushed(self, deadline: float) -> Position:
         """How far the log of this primary is on disk: past every acknowledged write."""

@@ -76,6 +76,11 @@ class DatabaseURI:
         return self.is_sqlite and self.sqlite_path == ":memory:"
 
     @property
+    def lacks_its_file(self) -> bool:
+        """Whether there is no such SQLite file: whoever opens it makes an empty one."""
+        return self.is_sqlite and not self.is_memory and not Path(self.sqlite_path).exists()
+
+    @property
     def sqlite_path(self) -> str:
         """`sqlite:///a.db` is a.db in the working directory, `sqlite:////a.db` is /a.db."""
         return unquote(self.text.removeprefix("sqlite://")[1:]) or ":memory:"

@@ -41,6 +41,11 @@ class SQLiteConnection:
         batch = msgspec.json.encode(dates).decode()
         return dict(self._execute(statements.SQLITE.save, batch, deadline))
 
+    def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
+        batch = msgspec.json.encode(list(usernames)).decode()
+        rows = self._execute(statements.SQLITE.forget, batch, deadline)
+        return {name: True for name, _ in rows}
+
     def applied(self, deadline: float) -> list[str]:
         exists = "SELECT 1 FROM sqlite_master WHERE name = ?"
         if not self._execute(exists, schema.HISTORY, deadline):

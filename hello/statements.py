@@ -26,8 +26,9 @@ class Statements(NamedTuple):
 
     `find` takes usernames, and SQLite's takes one; it returns (username, date_of_birth,
     version) of those that exist. `save` takes usernames and dates; it returns (username,
-    version) of the rows that it created or changed. PostgreSQL's `save` takes a third
-    parameter, a time of its own clock: it divides by zero, and changes nothing, rather than
+    version) of the rows that it created or changed. `forget` takes usernames; it returns
+    those of the rows that it deleted. PostgreSQL's `save` and `forget` take one more
+    parameter, a time of its own clock: they divide by zero, and change nothing, rather than
     change a row after it.
     `find_replayed`, for a replica, is `find` with the setting `hello.replayed` before each
     row, and one row of it and nulls if no user exists.
@@ -35,6 +36,7 @@ class Statements(NamedTuple):
 
     find: str
     save: str
+    forget: str
     find_replayed: str = ""
 
 
@@ -83,6 +85,12 @@ def _save(new: Any, is_distinct_from: str, in_time: Any) -> Any:
     )
 
 
+def _forget(is_one_of_the_names: Any, in_time: Any) -> Any:
+    """See `_save`."""
+    columns = (User.username, in_time.alias("in_time"))
+    return User.delete().where(is_one_of_the_names).returning(*columns)
+
+
 def _in_time(expires: str) -> SQL:
     """1 until that time; after it, an error.
 
@@ -103,10 +111,12 @@ def _postgresql() -> Statements:
     database = PostgresqlDatabase(None)
     names, dates = SQL("$1::text[]"), SQL("$2::date[]")
     new = NodeList((fn.unnest(names, dates), SQL("AS new (username, date_of_birth)")))
-    find = _compile(database, _find(User.username == fn.ANY(names)))
+    named = User.username == fn.ANY(names)
+    find = _compile(database, _find(named))
     return Statements(
         find=find,
         save=_compile(database, _save(new, "IS DISTINCT FROM", _in_time("$3"))),
+        forget=_compile(database, _forget(named, _in_time("$2"))),
         find_replayed=f"SELECT current_setting('{REPLAYED}'), found.*"
         f" FROM (SELECT) AS always LEFT JOIN ({find}) AS found ON true",
     )
@@ -114,12 +124,16 @@ def _postgresql() -> Statements:
 
 def _sqlite() -> Statements:
     database = SqliteDatabase(None)
-    # One parameter: a name, or a JSON object of names and dates.
+    # One parameter: a name, a JSON object of names and dates, or a JSON array of names.
     new = SQL("(SELECT key AS username, value AS date_of_birth FROM json_each(?)) AS new")
     return Statements(
         find=_compile(database, _find(User.username == SQL("?"))),
         # It answers within the call, which nobody makes too late.
         save=_compile(database, _save(new, "IS NOT", in_time=SQL("1"))),
+        forget=_compile(
+            database,
+            _forget(User.username.in_(SQL("(SELECT value FROM json_each(?))")), in_time=SQL("1")),
+        ),
     )
 
 

@@ -3,7 +3,8 @@
 --     \set password …
 -- as often as wanted: it makes what is missing, and sets the password.
 --
--- `hello` owns the database and what the service's migrations create in it. Nobody logs in as
+-- `hello` owns the database and what the service's migrations create in it, and so may DELETE from
+-- `users`, which serving never does: `python -m hello forget` needs it, and runs in a pod. Nobody logs in as
 -- `hello`: the service does as `hello_1` or `hello_2`, and is `hello` from the first statement on.
 -- Two, so that a password is changed without a moment in which none works.
 SELECT 'CREATE ROLE hello NOLOGIN' WHERE to_regrole('hello') IS NULL \gexec

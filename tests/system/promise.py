@@ -8,6 +8,9 @@ but to repeat a PUT whose outcome is not known, so that the date which a GET saw
 PUT it saw. Whatever the order in which PUTs that overlap took effect, a date must not be
 seen once it is *overtaken*: by a PUT that began after the date's own PUT had ended, and
 that was acknowledged before the GET began. A PUT ends with its answer, be it a 204 or a 503.
+
+FORGET writes too: that there is no entry. So it overtakes dates, and is overtaken by them. It
+is acknowledged if it is 204, or 404: then there was no entry, and it has read that as well.
 """
 
 from bisect import bisect_left
@@ -19,7 +22,7 @@ from typing import NamedTuple
 
 
 class Operation(NamedTuple):
-    """One request of one client. Times are of one clock that all clients share."""
+    """One request of one client, or one FORGET. Times are of one clock that all share."""
 
     start: float
     end: float
@@ -48,6 +51,14 @@ class Violation(NamedTuple):
     write: Operation | None = None
 
 
+#: What may be answered, whatever happens; None is no answer.
+EXPECTED = {
+    "PUT": (204, 503, None),
+    "GET": (200, 404, 503, None),
+    "FORGET": (204, 404, 503, None),
+}
+
+
 def violations(
     history: Iterable[Operation], rows: Mapping[str, Row] | None = None
 ) -> list[Violation]:
@@ -55,50 +66,51 @@ def violations(
     keys: dict[str, tuple[list[Operation], list[Operation]]] = defaultdict(lambda: ([], []))
     found: list[Violation] = []
     for operation in history:
-        puts, gets = keys[operation.key]
-        if operation.method == "PUT":
-            puts.append(operation)
-            expected = operation.status in (204, 503, None)
-        else:
-            if operation.status in (200, 404) and not operation.stale:
-                gets.append(operation)
-            expected = operation.status in (200, 404, 503, None)
-        if not expected:
+        writes, reads = keys[operation.key]
+        if operation.method in ("PUT", "FORGET"):
+            writes.append(operation)
+        if operation.status not in EXPECTED[operation.method]:
             found.append(Violation("an answer that no fault explains", operation))
-    for key, (puts, gets) in keys.items():
-        register = _Register(puts)
-        found += filter(None, map(register.check, gets))
+        elif operation.status in (200, 404) and not operation.stale:
+            reads.append(operation)
+    for key, (writes, reads) in keys.items():
+        register = _Register(writes)
+        found += filter(None, map(register.check, reads))
         if rows is not None:
             found += register.check_row(key, rows.get(key))
     return found
 
 
 class _Register:
-    """The PUTs of one key."""
+    """The PUTs and FORGETs of one key."""
 
-    def __init__(self, puts: list[Operation]) -> None:
-        self._puts: dict[Hashable, list[Operation]] = defaultdict(list)
-        for put in puts:
-            self._puts[put.value].append(put)
-        self._acknowledged = sorted(
-            (put for put in puts if put.status == 204), key=lambda put: put.end
-        )
-        self._ends = [put.end for put in self._acknowledged]
-        # Of the PUTs that were acknowledged up to each, the one that began last.
+    def __init__(self, writes: list[Operation]) -> None:
+        self._writes: dict[Hashable, list[Operation]] = defaultdict(list)
+        for write in writes:
+            self._writes[write.value].append(write)
+        self._acknowledged = sorted(filter(_acknowledged, writes), key=lambda write: write.end)
+        self._ends = [write.end for write in self._acknowledged]
+        # Of the writes that were acknowledged up to each, the one that began last.
         self._latest = list(
-            accumulate(self._acknowledged, lambda a, b: max(a, b, key=lambda put: put.start))
+            accumulate(self._acknowledged, lambda a, b: max(a, b, key=lambda write: write.start))
         )
 
-    def check(self, get: Operation) -> Violation | None:
-        acknowledged_before = bisect_left(self._ends, get.start)
+    def check(self, read: Operation) -> Violation | None:
+        acknowledged_before = bisect_left(self._ends, read.start)
         latest = self._latest[acknowledged_before - 1] if acknowledged_before else None
-        if get.value is None:
-            return Violation("an entry was not found", get, latest) if latest else None
-        puts = [put for put in self._puts.get(get.value, ()) if put.start < get.end]
-        if not puts:
-            return Violation("a date that nobody put", get)
-        if latest and max(map(_effective, puts)) < latest.start:
-            return Violation("a date that was overtaken", get, latest)
+        writes = [
+            write
+            for write in self._writes.get(read.value, ())
+            if write.start < read.end and write is not read
+        ]
+        if not writes and read.value is not None:
+            return Violation("a date that nobody put", read)
+        # At first there is no entry.
+        if latest and max(map(_effective, writes), default=-inf) < latest.start:
+            if read.value is None:
+                return Violation("an entry was not found", read, latest)
+            how = "overtaken" if latest.method == "PUT" else "forgotten"
+            return Violation(f"a date that was {how}", read, latest)
         return None
 
     def check_row(self, key: str, row: Row | None) -> list[Violation]:
@@ -111,14 +123,21 @@ class _Register:
         # that was acknowledged has raised the version.
         if any(later.start < earlier.end for earlier, later in pairwise(self._acknowledged)):
             return []
-        if version < len({put.value for put in self._acknowledged}):
+        # An entry that was forgotten begins anew.
+        forgotten = max(map(_effective, self._writes.get(None, ())), default=-inf)
+        dates = {put.value for put in self._acknowledged if put.start >= forgotten}
+        if version < len(dates - {None}):
             return [Violation("fewer versions than dates that were acknowledged", read)]
         return []
 
 
-def _effective(put: Operation) -> float:
-    """When a PUT has taken effect at the latest; one that got no answer may do so at any time.
+def _acknowledged(write: Operation) -> bool:
+    return write.status in (204, 404)
+
+
+def _effective(write: Operation) -> float:
+    """When a write has taken effect at the latest; one that got no answer may do so at any time.
 
     After a 503 it does no more (docs/decisions/unknown-outcome.md).
     """
-    return inf if put.status is None else put.end
+    return inf if write.status is None else write.end

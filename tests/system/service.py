@@ -257,6 +257,7 @@ class Service:
         prepare: Callable[[], None] | None = None,
         **settings: str,
     ) -> None:
+        self.settings = settings
         self.port = free_port()
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -353,6 +354,18 @@ def migrate(
         [sys.executable, "-m", "hello", "migrate", *options],
         env={"PATH": os.environ["PATH"], "DB_URI": db_uri, "SECRETS_DIR": NO_SECRETS} | settings,
         cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def forget(username: str, **settings: str) -> subprocess.CompletedProcess:
+    """Run `python -m hello forget`."""
+    return subprocess.run(
+        [sys.executable, "-m", "hello", "forget", "--", username],
+        env={"PATH": os.environ["PATH"], "SECRETS_DIR": NO_SECRETS} | settings,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

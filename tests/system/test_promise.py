@@ -2,13 +2,22 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
 from hello.permission import TERM
-from tests.system.deployment import COMBINATIONS, Combination, Deployment, Fault, Usage
+from tests.system.deployment import (
+    COMBINATIONS,
+    DATABASE,
+    Combination,
+    Deployment,
+    Fault,
+    Usage,
+)
 from tests.system.promise import violations
 from tests.system.workload import Today, Workload
 
@@ -57,6 +66,7 @@ def test_the_promise_is_kept_whatever_happens(
     seen = Counter((o.method, "stale" if o.stale else o.status) for o in workload.history)
     assert min(seen["GET", 200], seen["PUT", 204]) > 200
     assert seen["PUT", 503] > 0
+    assert seen["FORGET", 204] > 0
     assert (seen["GET", "stale"] > 0) == (combination.replica or combination.cache)
     assert (usage.replica_batches > 0) == combination.replica
     assert (usage.cache_hits > 0) == combination.cache
@@ -69,11 +79,13 @@ def reasons(
     application: str,
     fault: Fault = nullcontext,
     times: int = 1,
+    crowd: Mapping[str, Any] | None = None,
     **timeouts: str,
 ) -> set[str]:
     """Why an application breaks the promise while one thing happens, or nothing.
 
-    It happens `times` times.
+    It happens `times` times. `crowd` says who uses the application, if that is not the usual
+    workload.
     """
     command = [sys.executable, "-m", "gunicorn", "-c", "python:hello.server", application]
     settings = {"TIMEZONE": today.zone} | timeouts
@@ -81,7 +93,7 @@ def reasons(
         # Where the machine is slow, that is not to be taken for a cache that is away.
         settings["CACHE_TIMEOUT"] = "5"
     with deployment.services(combination, command=command, **settings) as services:
-        with Workload(services, today) as workload:
+        with Workload(services, today, **(crowd or {})) as workload:
             for _ in range(times):
                 workload.proceed(1_000 // times)
                 with fault():
@@ -140,3 +152,20 @@ def test_a_save_that_outlives_its_client_is_found_out(deployment: Deployment, to
         )
     assert found[0] == set()
     assert "a date that was overtaken" in found[1]
+
+
+def test_an_erasure_that_does_not_tell_the_cache_is_found_out(
+    deployment: Deployment, today: Today
+) -> None:
+    def delete(username: str, **_: str) -> CompletedProcess:
+        sql = "DELETE FROM users WHERE username = %s"
+        deployment.primary.query(sql, DATABASE, (username,))
+        return CompletedProcess([], 0)
+
+    crowd = {"forgetters": 8, "forget": delete}
+    broken = reasons(deployment, today, Combination(cache=True), "hello.app:wsgi()", crowd=crowd)
+    assert "a date that was forgotten" in broken
+    # Without a cache there is nobody to tell.
+    deployment.empty()
+    combination = Combination(replica=True)
+    assert reasons(deployment, today, combination, "hello.app:wsgi()", crowd=crowd) == set()

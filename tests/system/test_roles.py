@@ -8,7 +8,7 @@ import psycopg2
 import pytest
 
 from tests.system.postgres import PASSWORD_ROLE, Cluster
-from tests.system.service import Service, migrate
+from tests.system.service import Service, forget, migrate
 
 SCRIPT = Path(__file__).parents[2] / "manifests" / "aws" / "create-role"
 ADMIN, ADMIN_PASSWORD = "hello_admin", "admin's"
@@ -95,6 +95,8 @@ def test_a_password_is_changed_while_the_service_runs(
         assert client.put("alice", "1990-05-19").status == 204
         assert client.get("alice").status == 200
         assert set(cloud.lanes("hello").values()) == {"hello_2"}
+        assert forget("alice", DB_URI=new).returncode == 0
+        assert client.get("alice").status == 404
 
     # The next release's migrations own what those of the first one made, whoever ran them.
     done = migrate(new, "--down", "--yes")

@@ -12,7 +12,7 @@ from tests.system.postgres import Cluster
 from tests.system.processes import eventually, free_port
 from tests.system.service import Service
 
-COMMANDS = ["serve", "migrate", "migrate --check", "migrate --down", "check"]
+COMMANDS = ["serve", "migrate", "migrate --check", "migrate --down", "check", "forget alice"]
 
 GUNICORN = [sys.executable, "-m", "gunicorn", "-c", "python:hello.server", "hello.app:wsgi()"]
 

@@ -4,6 +4,7 @@ import http.client
 import itertools
 import random
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,10 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from hello.birthdays import days_until_birthday
 from tests.system.processes import eventually
 from tests.system.promise import Operation, Row
-from tests.system.service import Answer, Client, Service, get, put
+from tests.system.service import Answer, Client, Service, forget, get, put
+
+#: Erases a user, with the settings of a service; see `tests.system.service.forget`.
+Forget = Callable[..., subprocess.CompletedProcess]
 
 #: An answer says in how many days the birthday is, not the date. So many dates can be
 #: told apart; then a writer goes on with another key.
@@ -29,6 +33,12 @@ PER_CONNECTION = 200
 
 #: Seconds that a client thinks before its next request, on average.
 THINKING = 0.005
+
+#: Seconds between two erasures, on average: each is a process of its own.
+REMEMBERING = 1.0
+
+#: What the exit codes of `python -m hello forget` mean to the checker of the promise.
+FORGOTTEN = {0: 204, 1: 404, 3: 503}
 
 
 def days_left(answer: Answer) -> int | None:
@@ -92,8 +102,9 @@ class Workload:
 
     Of the writers, some have a key of their own, and the others share one. A writer whose
     PUT has an unknown outcome repeats it, goes on with another date or, as often, leaves the
-    key. Every writer reads
-    what it has written from another service, at once; readers read any key.
+    key. Every writer reads what it has written from another service, at once; readers read any
+    key. Now and then somebody erases any key, by `forget` with the settings of one of the
+    services, and reads it.
     """
 
     def __init__(
@@ -104,9 +115,12 @@ class Workload:
         writers: int = 5,
         sharing: int = 3,
         readers: int = 10,
+        forgetters: int = 1,
+        forget: Forget = forget,
     ) -> None:
         self.history: list[Operation] = []
         self._today = today
+        self._forget = forget
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._failure: BaseException | None = None
@@ -117,6 +131,7 @@ class Workload:
             *(("writer", self._write),) * writers,
             *(("sharing writer", self._share),) * sharing,
             *(("reader", self._read),) * readers,
+            *(("forgetter", self._erase),) * forgetters,
         ]
         self._threads = [
             threading.Thread(
@@ -170,8 +185,8 @@ class Workload:
             self._keys = (*self._keys[-KEYS + 1 :], key)
         return key
 
-    def _think(self) -> None:
-        self._stopped.wait(random.expovariate(1 / THINKING))
+    def _think(self, seconds: float = THINKING) -> None:
+        self._stopped.wait(random.expovariate(1 / seconds))
 
     def _write(self, caller: "_Caller") -> None:
         key = self._new_key()
@@ -213,6 +228,14 @@ class Workload:
             key = random.choice(self._keys)
             caller.get(random.randrange(caller.services), key.name)
 
+    def _erase(self, caller: "_Caller") -> None:
+        while not self._stopped.is_set():
+            self._think(REMEMBERING)
+            key = random.choice(self._keys)
+            number = random.randrange(caller.services)
+            caller.forget(number, key.name, self._forget)
+            caller.get(number + 1, key.name)
+
 
 class _Caller:
     """One client."""
@@ -243,6 +266,12 @@ class _Caller:
         days = days_left(answer) if answer.status == 200 else None
         stale = answer.headers["Warning"] is not None
         self._record(Operation(start, end, self._name, "GET", key, days, answer.status, stale))
+
+    def forget(self, number: int, key: str, forget: Forget) -> None:
+        start = time.monotonic()
+        done = forget(key, **self._services[number].settings)
+        status = FORGOTTEN.get(done.returncode, done.returncode)
+        self._record(Operation(start, time.monotonic(), self._name, "FORGET", key, None, status))
 
     def close(self) -> None:
         for client, _ in self._clients.values():

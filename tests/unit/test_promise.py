@@ -13,6 +13,10 @@ def put(
     return Operation(start, end, "writer", "PUT", key, value, status)
 
 
+def forget(start: float, end: float, status: int | None = 204, key: str = "a") -> Operation:
+    return Operation(start, end, "forgetter", "FORGET", key, None, status)
+
+
 def get(
     start: float,
     end: float,
@@ -87,6 +91,24 @@ KEPT = {
     "missing, and says so": [put(1, 2, "x"), get(3, 4, None, stale=True)],
     "no answer": [put(1, 2, "x"), get(3, 4, None, status=503)],
     "of another key": [put(1, 2, "x"), put(3, 4, "y", key="b"), get(5, 6, "x")],
+    "forgotten": [put(1, 2, "x"), forget(3, 4), get(5, 6, None)],
+    "before it is forgotten, the date": [put(1, 2, "x"), forget(3, 6), get(4, 5, "x")],
+    "before it is forgotten, nobody": [put(1, 2, "x"), forget(3, 6), get(4, 5, None)],
+    "forgotten, and put anew": [put(1, 2, "x"), forget(3, 4), put(5, 6, "y"), get(7, 8, "y")],
+    "forgotten beside a PUT, in one order": [put(1, 4, "x"), forget(2, 3), get(5, 6, "x")],
+    "forgotten beside a PUT, in the other": [put(1, 4, "x"), forget(2, 3), get(5, 6, None)],
+    "forgotten, perhaps, and not": [put(1, 2, "x"), forget(3, 4, 503), get(5, 6, "x")],
+    "forgotten, perhaps, and so": [put(1, 2, "x"), forget(3, 4, 503), get(5, 6, None)],
+    "forgotten twice": [put(1, 2, "x"), forget(3, 4), forget(5, 6, 404), get(7, 8, None)],
+    "forgotten twice, the later time after another date": [
+        put(1, 2, "x"),
+        forget(3, 4),
+        put(5, 6, "y"),
+        forget(7, 8),
+        get(9, 10, None),
+    ],
+    "forgotten before anybody was there": [forget(1, 2, 404), get(3, 4, None)],
+    "of another key that was forgotten": [put(1, 2, "x"), forget(3, 4, key="b"), get(5, 6, "x")],
 }
 
 BROKEN = {
@@ -135,6 +157,21 @@ BROKEN = {
     "a server error": [get(1, 2, None, status=500)],
     "a PUT that was turned down": [put(1, 2, "x", 400)],
     "a PUT that was answered like a GET": [put(1, 2, "x", 200)],
+    "forgotten, and seen": [put(1, 2, "x"), forget(3, 4), get(5, 6, "x")],
+    "forgotten, put anew, and not found": [
+        put(1, 2, "x"),
+        forget(3, 4),
+        put(5, 6, "y"),
+        get(7, 8, None),
+    ],
+    "forgotten, put anew, and the old is seen": [
+        put(1, 2, "x"),
+        forget(3, 4),
+        put(5, 6, "y"),
+        get(7, 8, "x"),
+    ],
+    "nobody to forget after a PUT": [put(1, 2, "x"), forget(3, 4, 404)],
+    "an erasure that crashed": [put(1, 2, "x"), forget(3, 4, -11)],
     "a stale answer is no excuse for the next": [
         put(1, 2, "x"),
         put(3, 4, "y"),
@@ -216,3 +253,31 @@ def test_of_two_puts_that_overlap_one_may_never_be_seen(row: Row) -> None:
 
 def test_a_row_that_nobody_put_is_not_ours() -> None:
     assert violations([put(1, 2, "x")], {"a": Row("x", 1), "b": Row("y", 7)}) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "kept"),
+    [
+        (Row("z", 1), True),
+        (Row("z", 4), True),
+        (Row("y", 2), False),
+        (Row("x", 1), False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_a_row_that_was_forgotten_begins_anew(row: Row | None, kept: bool) -> None:
+    history = [put(1, 2, "x"), put(3, 4, "y"), forget(5, 6), put(7, 8, "z")]
+    assert (violations(history, {"a": row} if row else {}) == []) == kept
+
+
+@pytest.mark.parametrize(("row", "kept"), [(None, True), (Row("x", 1), False)], ids=str)
+def test_a_row_that_was_forgotten_is_gone(row: Row | None, kept: bool) -> None:
+    history = [put(1, 2, "x"), forget(3, 4)]
+    assert (violations(history, {"a": row} if row else {}) == []) == kept
+
+
+def test_after_an_erasure_the_versions_count_again() -> None:
+    history = [forget(1, 2, 404), put(3, 4, "x"), put(5, 6, "y")]
+    assert violations(history, {"a": Row("y", 2)}) == []
+    assert len(violations(history, {"a": Row("y", 1)})) == 1

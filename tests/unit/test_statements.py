@@ -43,8 +43,10 @@ def times(connection: sqlite3.Connection, name: str) -> tuple[str, str]:
     [
         (statements.SQLITE.find, ["?"]),
         (statements.SQLITE.save, ["?"]),
+        (statements.SQLITE.forget, ["?"]),
         (statements.POSTGRESQL.find, ["$1"]),
         (statements.POSTGRESQL.save, ["$1", "$2", "$3", "$3"]),
+        (statements.POSTGRESQL.forget, ["$1", "$2"]),
     ],
 )
 def test_a_statement_has_the_same_parameters_for_every_batch(
@@ -122,3 +124,24 @@ def test_the_table_is_searched_by_its_index_and_never_scanned(
     plan = [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", ("[]",))]
     assert any("USING INDEX" in line for line in plan), plan
     assert not [line for line in plan if re.match(r"SCAN (users|known|t1|t2)\b", line)], plan
+
+
+def forget(connection: sqlite3.Connection, *names: str) -> list[str]:
+    rows = connection.execute(statements.SQLITE.forget, (json.dumps(names),)).fetchall()
+    return sorted(name for name, _ in rows)
+
+
+def test_those_who_are_forgotten_are_named_and_nobody_else_is_touched(
+    connection: sqlite3.Connection,
+) -> None:
+    save(connection, alice="1990-05-17", bob="1991-06-18", carol="1992-07-19")
+    assert forget(connection, "carol", "dave", "alice") == ["alice", "carol"]
+    assert find(connection, "alice", "bob", "carol") == [("bob", "1991-06-18", 1)]
+    assert forget(connection) == forget(connection, "alice") == []
+
+
+def test_a_user_who_was_forgotten_begins_anew(connection: sqlite3.Connection) -> None:
+    save(connection, alice="1990-05-17")
+    save(connection, alice="1990-05-18")
+    forget(connection, "alice")
+    assert save(connection, alice="1990-05-18") == {"alice": 1}

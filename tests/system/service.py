@@ -278,10 +278,12 @@ class Service:
         )
 
     def wait_until(self, path: str = "/health/ready", status: int = 200) -> "Service":
-        """Wait until `path` answers with `status`."""
+        """Wait until `path` answers with `status`, and all the workers are there."""
 
         def answered() -> bool:
             assert self.process.poll() is None, f"the service ended:\n{self.log}"
+            if len(self.workers) < int(self.settings.get("WEB_CONCURRENCY") or 1):
+                return False
             try:
                 with self.client(timeout=5) as client:
                     return client.request("GET", path).status == status

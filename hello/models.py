@@ -50,7 +50,7 @@ class CacheUse(Model):
 class CacheStanding(NamedTuple):
     """What the primary says of the cache."""
 
-    #: Part of each key. What an earlier generation holds is never read again.
+    #: Part of each key, drawn at random. What another generation holds is never read.
     generation: int
     #: Seconds for which nobody may read from it; 0 if it is not suspended.
     suspended: float

@@ -6,6 +6,7 @@ connections opened this way, and its name resolution would stop the whole proces
 hosts are resolved and tried here, one address at a time.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -194,8 +195,13 @@ class PostgreSQLConnection:
         return _standing(self.execute(statements.CACHE_STANDING, None, deadline))
 
     def suspend_cache(self, seconds: float, deadline: float) -> CacheStanding:
-        """Begin a generation of the cache that nobody uses for so long; it is committed."""
-        return _standing(self._commit(statements.SUSPEND_CACHE, (seconds,), deadline))
+        """Begin a generation of the cache that nobody uses for so long; it is committed.
+
+        It is drawn at random, each time that this is called: a primary that lost a commit, a
+        statement that arrives late and another database begin another one.
+        """
+        drawn = (secrets.randbits(62), seconds)
+        return _standing(self._commit(statements.SUSPEND_CACHE, drawn, deadline))
 
     def may_suspend_cache(self, deadline: float) -> bool:
         """Whether this role has the right to."""

@@ -147,7 +147,7 @@ def _cache_use() -> tuple[str, str]:
     standing = (CacheUse.generation, left)
     suspend = CacheUse.update(
         {
-            CacheUse.generation: CacheUse.generation + SQL("1"),
+            CacheUse.generation: SQL("%s"),
             CacheUse.suspended_until: SQL("clock_timestamp() + %s * interval '1 second'"),
         }
     )
@@ -158,5 +158,5 @@ def _cache_use() -> tuple[str, str]:
 
 
 #: For psycopg2, on PostgreSQL alone. Both return (generation, seconds of suspension left);
-#: the second takes the seconds for which the cache is to be suspended.
+#: the second takes the generation that begins and the seconds for which the cache is suspended.
 CACHE_STANDING, SUSPEND_CACHE = _cache_use()

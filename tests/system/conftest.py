@@ -38,6 +38,8 @@ def empty_database(shared_cluster: Cluster) -> str:
 def _migrate(cluster: Cluster, database: str) -> str:
     done = migrate(cluster.uri(database))
     assert done.returncode == 0, done.stderr
+    # A new generation of the cache is not used at once.
+    cluster.query("UPDATE cache_use SET suspended_until = CURRENT_TIMESTAMP", database)
     return database
 
 

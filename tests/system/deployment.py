@@ -40,6 +40,7 @@ class Deployment:
         self.primary = Cluster().create().start()
         done = migrate(self.primary.uri(DATABASE))
         assert done.returncode == 0, done.stderr
+        self._end_suspension()
         self.primary.query("CREATE EXTENSION pg_stat_statements", DATABASE)
         self.replicas = [Cluster().create_standby(self.primary).start() for _ in range(replicas)]
         self.cache = Valkey().start() if cache else None
@@ -128,12 +129,15 @@ class Deployment:
     def empty(self) -> None:
         """Remove every user, everywhere; no service may be running."""
         self.primary.query("TRUNCATE users", DATABASE)
-        self.primary.query("UPDATE cache_use SET suspended_until = CURRENT_TIMESTAMP", DATABASE)
+        self._end_suspension()
         for replica in self.replicas:
             self.catch_up(replica)
         if self.cache:
             with self.cache.client as client:
                 client.flushall()
+
+    def _end_suspension(self) -> None:
+        self.primary.query("UPDATE cache_use SET suspended_until = CURRENT_TIMESTAMP", DATABASE)
 
     def destroy(self) -> None:
         for path in self._paths:

@@ -10,13 +10,7 @@ from hello import telemetry
 from hello.batching import Batcher
 from hello.breaker import Breaker
 from hello.cache import CacheConnection, CacheUnavailable
-from hello.cache_lanes import (
-    Cache,
-    CacheReads,
-    FillingReads,
-    OutdatingWrites,
-    UpdatingWrites,
-)
+from hello.cache_lanes import Cache, CacheReads, FillingReads, RemovingWrites
 from hello.database import Current, Route, Session, find, forget, save
 from hello.errors import DatabaseUnavailable, Misconfigured, Unavailable
 from hello.guard import Guard
@@ -64,7 +58,7 @@ class Backends:
         cached: list[CacheReads] = []
         if self._cache is not None:
             readers = [FillingReads(reader, self._cache) for reader in readers]
-            writer = UpdatingWrites(writer, self._cache)
+            writer = RemovingWrites(writer, self._cache)
             cached = [CacheReads(self._cache)]
         return Users(
             readers,
@@ -145,7 +139,7 @@ class Backends:
                 self._check_write(session, forget, deadline)
             except Unavailable as ex:
                 raise Unavailable(f"nothing was erased: {ex}") from ex
-            lane = delete if self._cache is None else OutdatingWrites(delete, self._cache)
+            lane = delete if self._cache is None else RemovingWrites(delete, self._cache)
             try:
                 erased = lane({username: None}, time.monotonic() + timeout)
             except Unavailable as ex:
@@ -234,7 +228,6 @@ class Backends:
             timeout=self._settings.cache_timeout,
             lease=self._settings.request_timeout,
             ttl=self._settings.cache_ttl,
-            prefix=self._settings.cache_prefix,
         )
 
     def _primary_uri(self) -> str:

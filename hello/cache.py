@@ -3,24 +3,25 @@
 It holds the version and the date of users that were read, never an answer, and it may
 vanish at any time. It must never show a date older than one that was acknowledged.
 Comparing versions is not enough: a reader that was slow could store the old version
-after the new one was evicted. So a key holds one of two things:
+after the new one was evicted, and a row that was deleted, restored, or lost in a failover
+begins its versions again. So a key holds one of two things:
 
     v|<version>|<date>   a value
     r|<token>            a lease: the right of one reader to store what it reads
 
 - A reader that finds nothing puts a lease *before* it asks the database, and stores
   only if its lease is still there.
-- A writer, after its commit and before anybody is answered, replaces an older value and
-  removes a lease. A value that differs and is not older it removes too: either this writer
-  is late, or the row was deleted or restored and its versions began again, and nothing here
-  says which. It never stores where there is nothing.
+- A writer, after its commit and before anybody is answered, removes whatever is there.
 
 So whoever stores has read after the last write that removed a lease. Keys that were
-evicted, flushed, expired, or lost with the server just miss.
+evicted, flushed, expired, or lost with the server just miss. What arrives late does no harm: a
+removal makes one more miss, a store finds another lease or none, and nobody has a lease that was
+put by an attempt whose answer was lost.
 
-A key also names the *generation*, see `hello.permission`, and the run of the server: what a
-server brings back from a disk or from a copy when it starts is never read. See
-docs/decisions/cache.md.
+A key also names the *generation*, see `hello.permission`, and the server's *history*: what
+Valkey calls `master_replid`, which is another one after every start and every promotion. What a
+server brings back from a disk or from a copy is never read. A history can end under an open
+connection, so each script compares it. See docs/decisions/cache.md.
 """
 
 import os
@@ -36,55 +37,54 @@ from hello.errors import DatabaseUnavailable
 from hello.models import Birthday
 from hello.telemetry import count, timed
 
-#: Of the form of a value. It is part of each key, so that another form is another key.
-SCHEMA_VERSION = 1
+#: Of the form of keys and values. It is part of each key, so that another form is another key.
+SCHEMA_VERSION = 2
+
+#: What a script says whose keys belong to another history of the server.
+_ANOTHER_HISTORY = "HISTORY"
 
 # The first line of each script says that it may write, so that a server which was demoted to
 # a replica refuses it, and with it the old values that it would show.
 
-# KEYS: keys. ARGV: lease, its milliseconds to live. Returns what each key holds now.
-_CLAIM = """#!lua
+# ARGV[1]: the history in the names of the keys.
+_COMPARE_HISTORY = f"""
+local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+if history ~= ARGV[1] then
+  return redis.error_reply('{_ANOTHER_HISTORY} is another one')
+end
+"""
+
+# KEYS: keys. ARGV: history, lease, its milliseconds to live. Returns what each key holds now.
+_CLAIM = f"""#!lua
+{_COMPARE_HISTORY}
 local held = redis.call('MGET', unpack(KEYS))
 for i, key in ipairs(KEYS) do
   if not held[i] then
-    redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
-    held[i] = ARGV[1]
+    redis.call('SET', key, ARGV[2], 'PX', ARGV[3])
+    held[i] = ARGV[2]
   end
 end
 return held
 """
 
-# KEYS: keys. ARGV: lease, milliseconds to live, then a value for each key, or ''.
-_FILL = """#!lua
+# KEYS: keys. ARGV: history, lease, milliseconds to live, then a value for each key, or ''.
+_FILL = f"""#!lua
+{_COMPARE_HISTORY}
 for i, key in ipairs(KEYS) do
-  if redis.call('GET', key) == ARGV[1] then
-    if ARGV[i + 2] == '' then
+  if redis.call('GET', key) == ARGV[2] then
+    if ARGV[i + 3] == '' then
       redis.call('DEL', key)
     else
-      redis.call('SET', key, ARGV[i + 2], 'PX', ARGV[2])
+      redis.call('SET', key, ARGV[i + 3], 'PX', ARGV[3])
     end
   end
 end
 """
 
-# KEYS: keys. ARGV: milliseconds to live, then for each key a value, or '' for a user whose
-# date was stored already: what version that is, is not known.
-_UPDATE = """#!lua
-for i, key in ipairs(KEYS) do
-  local held = redis.call('GET', key)
-  if held then
-    local new = ARGV[i + 1]
-    local held_version = string.match(held, '^v|(%d+)|')
-    local new_version = string.match(new, '^v|(%d+)|')
-    if not held_version or not new_version then
-      redis.call('DEL', key)
-    elseif tonumber(new_version) > tonumber(held_version) then
-      redis.call('SET', key, new, 'PX', ARGV[1])
-    elseif new ~= held then
-      redis.call('DEL', key)
-    end
-  end
-end
+# KEYS: keys. ARGV: history. Making room is allowed where there is none.
+_REMOVE = f"""#!lua flags=allow-oom
+{_COMPARE_HISTORY}
+return redis.call('UNLINK', unpack(KEYS))
 """
 
 
@@ -110,27 +110,31 @@ class CacheConnection:
     how long a value is kept. Every method raises CacheUnavailable.
     """
 
-    def __init__(
-        self, uri: Callable[[], str], *, timeout: float, lease: float, ttl: float, prefix: str
-    ) -> None:
+    def __init__(self, uri: Callable[[], str], *, timeout: float, lease: float, ttl: float) -> None:
         self._uri = uri
         self._timeout = timeout
         self._lease = int(lease * 1000)
         self._ttl = int(ttl * 1000)
-        self._prefix = f"{prefix}:{SCHEMA_VERSION}"
         self._client: Any = None
-        self._run_id = ""
+        self._history = ""
         self._scripts: dict[str, Any] = {}
 
     def claim(self, names: Iterable[str], generation: int) -> dict[str, Cached]:
         """What is cached, and a lease for each that is not and that nobody else reads."""
         names = list(names)
-        lease = Lease(f"r|{os.urandom(8).hex()}", generation)
-        held = self._run("claim", names, generation, lease.token, self._lease)
+        token = ""
+
+        def claim() -> Any:
+            nonlocal token
+            # An attempt whose answer was lost may arrive after this one, and after a writer.
+            token = f"r|{os.urandom(8).hex()}"
+            return self._call("claim", names, generation, token, self._lease)
+
+        held = self._run("claim", claim)
         found: dict[str, Cached] = {}
         for name, text in zip(names, held, strict=True):
-            if text == lease.token:
-                found[name] = lease
+            if text == token:
+                found[name] = Lease(token, generation)
             elif (user := _user(text)) is not None:
                 found[name] = user
         return found
@@ -138,48 +142,34 @@ class CacheConnection:
     def fill(self, lease: Lease, found: Mapping[str, Birthday | None]) -> None:
         """Store what was read under a lease; give the lease back for who was not found."""
         values = [_value(user) if user else "" for user in found.values()]
-        self._run("fill", list(found), lease.generation, lease.token, self._ttl, *values)
+        arguments: list[str | int] = [lease.token, self._ttl, *values]
+        self._run("fill", lambda: self._call("fill", found, lease.generation, *arguments))
 
-    def update(
-        self, dates: Mapping[str, date], versions: Mapping[str, int], generation: int
-    ) -> None:
-        """Outdate what is cached of users that were written; see `Connection.save`."""
-        values = [
-            _value(Birthday(born, versions[name])) if name in versions else ""
-            for name, born in dates.items()
-        ]
-        try:
-            self._run("update", list(dates), generation, self._ttl, *values)
-        except CacheUnavailable as ex:
-            if not isinstance(ex.__cause__, redis.ResponseError):
-                raise
-            # It answers, and has no room for more: making room is always allowed.
-            self.forget(dates, generation)
-
-    def forget(self, names: Iterable[str], generation: int) -> None:
-        with timed("cache", "forget"):
-            self._do(lambda client: client.unlink(*(self._key(n, generation) for n in names)))
+    def remove(self, names: Iterable[str], generation: int) -> None:
+        """Remove values and leases, of users that were written."""
+        names = list(names)
+        self._run("remove", lambda: self._call("remove", names, generation))
 
     def ping(self) -> None:
-        self._do(lambda client: client.ping())
+        self._do(lambda: self._client.ping())
 
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
             self._client = None
 
-    def _key(self, name: str, generation: int) -> str:
-        return f"{self._prefix}:{generation}:{self._run_id}:{name}"
+    def _call(
+        self, script: str, names: Iterable[str], generation: int, *arguments: str | int
+    ) -> Any:
+        begin = f"hello:{SCHEMA_VERSION}:{generation}:{self._history[:12]}:"
+        keys = [begin + name for name in names]
+        return self._scripts[script](keys, (self._history, *arguments), self._client)
 
-    def _run(self, script: str, names: list[str], generation: int, *arguments: str | int) -> Any:
-        def run(client: Any) -> Any:
-            keys = [self._key(name, generation) for name in names]
-            return self._scripts[script](keys, arguments, client)
+    def _run(self, name: str, operation: Callable[[], Any]) -> Any:
+        with timed("cache", name):
+            return self._do(operation)
 
-        with timed("cache", script):
-            return self._do(run)
-
-    def _do(self, operation: Callable[[Any], Any]) -> Any:
+    def _do(self, operation: Callable[[], Any]) -> Any:
         # redis-py's own timeouts are for one read, of which a slow answer may take many.
         timeout = gevent.Timeout(self._timeout)
         try:
@@ -190,23 +180,22 @@ class CacheConnection:
                 raise
             raise CacheUnavailable("it did not answer in time") from ex
 
-    def _insist(self, operation: Callable[[Any], Any]) -> Any:
-        """Do something that can be repeated, on a new connection if the old one was cut."""
+    def _insist(self, operation: Callable[[], Any]) -> Any:
+        """Do something that can be repeated, on a new connection if the old one is of no use."""
         used = self._client is not None
         try:
             return self._do_once(operation)
         except CacheUnavailable as ex:
-            cut = isinstance(ex.__cause__, redis.ConnectionError)
-            if not (used and cut):
+            if not (used and _is_over(ex.__cause__)):
                 raise
         count("cache_retries")
         return self._do_once(operation)
 
-    def _do_once(self, operation: Callable[[Any], Any]) -> Any:
+    def _do_once(self, operation: Callable[[], Any]) -> Any:
         if self._client is None:
             self._client = self._connect()
         try:
-            return operation(self._client)
+            return operation()
         except (redis.RedisError, OSError, ValueError) as ex:
             self.close()
             raise CacheUnavailable(_reason(ex)) from ex
@@ -218,7 +207,7 @@ class CacheConnection:
         client: Any = None
         try:
             client = cache_address.connect(self._uri(), self._timeout)
-            self._run_id = client.info("server")["run_id"][:12]
+            self._history = client.info("replication")["master_replid"]
         except BaseException as ex:
             if client is not None:
                 client.close()
@@ -229,9 +218,16 @@ class CacheConnection:
         self._scripts = {
             "claim": client.register_script(_CLAIM),
             "fill": client.register_script(_FILL),
-            "update": client.register_script(_UPDATE),
+            "remove": client.register_script(_REMOVE),
         }
         return client
+
+
+def _is_over(ex: BaseException | None) -> bool:
+    """Whether an error says that the connection was cut, or the server's history is another."""
+    if isinstance(ex, redis.ResponseError):
+        return str(ex).startswith(_ANOTHER_HISTORY)
+    return isinstance(ex, redis.ConnectionError)
 
 
 def _reason(ex: Exception) -> str:

@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from datetime import date
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -71,7 +70,7 @@ class Cache:
             while True:
                 gevent.sleep(RENEWAL)
                 with suppress(CacheUnavailable):
-                    connection.forget([""], 0)  # no user has this name
+                    connection.remove([""], 0)  # no user has this name
                     return
                 count("cache_failures")  # nobody else tries meanwhile
                 with suppress(DatabaseUnavailable):
@@ -135,8 +134,8 @@ class FillingReads:
         return found
 
 
-class OutdatingWrites(Generic[Value, Result]):
-    """A write lane that outdates in the cache what it committed, before anybody is answered.
+class RemovingWrites(Generic[Value, Result]):
+    """A write lane that removes from the cache what it committed, before anybody is answered.
 
     If the cache does not answer, it is suspended instead.
     """
@@ -153,35 +152,19 @@ class OutdatingWrites(Generic[Value, Result]):
             results = self._writes(batch, deadline)
         except DatabaseUnavailable:
             # Perhaps it was committed after all. Nobody is promised anything, and yet.
-            self._forget(batch)
+            self._try_to_remove(batch)
             raise
-        told = {name: n for name, n in results.items() if not isinstance(n, Exception)}
-        written = {n: v for n, v in batch.items() if not isinstance(results.get(n), Exception)}
+        written = [name for name in batch if not isinstance(results.get(name), Exception)]
         generation = self._cache.permission.to_acknowledge(deadline)
         if generation is not None and written:
             try:
-                self._outdate(written, told, generation)
+                self._connection.remove(written, generation)
             except CacheUnavailable:
                 self._cache.suspend(deadline)
         return results
 
-    def _outdate(
-        self, written: Mapping[str, Value], told: Mapping[str, Result], generation: int
-    ) -> None:
-        """Outdate what was written; `told` is what the database said of it."""
-        self._connection.forget(written, generation)
-
-    def _forget(self, batch: Mapping[str, Value]) -> None:
+    def _try_to_remove(self, names: Iterable[str]) -> None:
         generation = self._cache.permission.generation
         if generation is not None and not self._cache.permission.suspended:
             with suppress(CacheUnavailable):
-                self._connection.forget(batch, generation)
-
-
-class UpdatingWrites(OutdatingWrites[date, int]):
-    """One that saves: a date that is cached is replaced by the one of a later version."""
-
-    def _outdate(
-        self, written: Mapping[str, date], told: Mapping[str, int], generation: int
-    ) -> None:
-        self._connection.update(written, told, generation)
+                self._connection.remove(names, generation)

@@ -221,7 +221,6 @@ class Settings:
     cache: bool
     cache_ttl: float
     cache_timeout: float
-    cache_prefix: str
     host: str
     port: int
     admin_port: int
@@ -268,7 +267,6 @@ class Settings:
             cache=source.cache_uri() is not None,
             cache_ttl=source.parse("CACHE_TTL", _seconds, "60"),
             cache_timeout=source.parse("CACHE_TIMEOUT", _seconds, "0.25"),
-            cache_prefix=source.parse("CACHE_PREFIX", str, "hello"),
             host=source.parse("HOST", str, "127.0.0.1"),
             port=source.parse("PORT", _integer(0, 65535), "8080"),
             admin_port=source.parse("ADMIN_PORT", _integer(0, 65535), "9090"),

@@ -222,7 +222,7 @@ def test_a_service_with_a_replica_and_a_cache_shows_what_they_do() -> None:
             counts = "hello_statement_duration_seconds_count"
             for database, statement in [
                 *(("primary", "save"), ("primary", "fence"), ("primary", "connect")),
-                *(("replica", "find"), ("cache", "claim"), ("cache", "update"), ("cache", "fill")),
+                *(("replica", "find"), ("cache", "claim"), ("cache", "remove"), ("cache", "fill")),
             ]:
                 assert scrape[counts, database, statement] > 0, statement
             dependencies = ("primary", "replica 1", "cache")

@@ -18,10 +18,11 @@ evicted, flushed, expired, or lost with the server just miss. What arrives late 
 removal makes one more miss, a store finds another lease or none, and nobody has a lease that was
 put by an attempt whose answer was lost.
 
-A key also names the *generation*, see `hello.permission`, and the server's *history*: what
-Valkey calls `master_replid`, which is another one after every start and every promotion. What a
-server brings back from a disk or from a copy is never read. A history can end under an open
-connection, so each script compares it. See docs/decisions/cache.md.
+A key also names the *generation*. Which one is used, and on which server, is said by the primary:
+see `hello.permission`. A server is known by its *history*, what Valkey calls `master_replid`: it is
+another one after every start and every promotion, so what a server brings back from a disk or
+from a copy is never read. It can change under an open connection, so each script compares it.
+See docs/decisions/cache.md.
 """
 
 import os
@@ -34,23 +35,23 @@ import redis
 
 from hello import cache_address
 from hello.errors import DatabaseUnavailable
-from hello.models import Birthday
+from hello.models import Birthday, Generation
 from hello.telemetry import count, timed
 
 #: Of the form of keys and values. It is part of each key, so that another form is another key.
 SCHEMA_VERSION = 2
 
-#: What a script says whose keys belong to another history of the server.
+#: What a script says on a server of another history than was meant, before that history.
 _ANOTHER_HISTORY = "HISTORY"
 
 # The first line of each script says that it may write, so that a server which was demoted to
 # a replica refuses it, and with it the old values that it would show.
 
-# ARGV[1]: the history in the names of the keys.
+# ARGV[1]: the history that is meant.
 _COMPARE_HISTORY = f"""
 local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 if history ~= ARGV[1] then
-  return redis.error_reply('{_ANOTHER_HISTORY} is another one')
+  return redis.error_reply('{_ANOTHER_HISTORY} ' .. history)
 end
 """
 
@@ -92,7 +93,7 @@ class Lease(NamedTuple):
     """The right to store a user in a generation, unless somebody writes it meanwhile."""
 
     token: str
-    generation: int
+    generation: Generation
 
 
 Cached = Birthday | Lease
@@ -102,12 +103,21 @@ class CacheUnavailable(Exception):
     """It is away, or left alone. Never an error of a request."""
 
 
+class AnotherHistory(CacheUnavailable):
+    """It is there, and not the server that the primary names."""
+
+    def __init__(self, history: str) -> None:
+        super().__init__("it is not the one that was used last")
+        self.history = history
+
+
 class CacheConnection:
     """One connection to the cache, for one lane. Scripts run on whole batches.
 
     `uri` is asked for the URI at every connect. `timeout`, in seconds, bounds every
     operation as a whole, connecting included; `lease` is how long a reader may take, `ttl`
-    how long a value is kept. Every method raises CacheUnavailable.
+    how long a value is kept. Every method raises CacheUnavailable, and
+    AnotherHistory if a generation is of another server.
     """
 
     def __init__(self, uri: Callable[[], str], *, timeout: float, lease: float, ttl: float) -> None:
@@ -116,10 +126,9 @@ class CacheConnection:
         self._lease = int(lease * 1000)
         self._ttl = int(ttl * 1000)
         self._client: Any = None
-        self._history = ""
         self._scripts: dict[str, Any] = {}
 
-    def claim(self, names: Iterable[str], generation: int) -> dict[str, Cached]:
+    def claim(self, names: Iterable[str], generation: Generation) -> dict[str, Cached]:
         """What is cached, and a lease for each that is not and that nobody else reads."""
         names = list(names)
         token = ""
@@ -145,7 +154,7 @@ class CacheConnection:
         arguments: list[str | int] = [lease.token, self._ttl, *values]
         self._run("fill", lambda: self._call("fill", found, lease.generation, *arguments))
 
-    def remove(self, names: Iterable[str], generation: int) -> None:
+    def remove(self, names: Iterable[str], generation: Generation) -> None:
         """Remove values and leases, of users that were written."""
         names = list(names)
         self._run("remove", lambda: self._call("remove", names, generation))
@@ -159,11 +168,11 @@ class CacheConnection:
             self._client = None
 
     def _call(
-        self, script: str, names: Iterable[str], generation: int, *arguments: str | int
+        self, script: str, names: Iterable[str], generation: Generation, *arguments: str | int
     ) -> Any:
-        begin = f"hello:{SCHEMA_VERSION}:{generation}:{self._history[:12]}:"
+        begin = f"hello:{SCHEMA_VERSION}:{generation.number}:"
         keys = [begin + name for name in names]
-        return self._scripts[script](keys, (self._history, *arguments), self._client)
+        return self._scripts[script](keys, (generation.history, *arguments), self._client)
 
     def _run(self, name: str, operation: Callable[[], Any]) -> Any:
         with timed("cache", name):
@@ -181,12 +190,13 @@ class CacheConnection:
             raise CacheUnavailable("it did not answer in time") from ex
 
     def _insist(self, operation: Callable[[], Any]) -> Any:
-        """Do something that can be repeated, on a new connection if the old one is of no use."""
+        """Do something that can be repeated, on a new connection if the old one was cut."""
         used = self._client is not None
         try:
             return self._do_once(operation)
         except CacheUnavailable as ex:
-            if not (used and _is_over(ex.__cause__)):
+            cut = isinstance(ex.__cause__, redis.ConnectionError)
+            if not (used and cut):
                 raise
         count("cache_retries")
         return self._do_once(operation)
@@ -197,6 +207,9 @@ class CacheConnection:
         try:
             return operation()
         except (redis.RedisError, OSError, ValueError) as ex:
+            kind, _, history = str(ex).partition(" ")
+            if isinstance(ex, redis.ResponseError) and kind == _ANOTHER_HISTORY:
+                raise AnotherHistory(history) from None
             self.close()
             raise CacheUnavailable(_reason(ex)) from ex
         except BaseException:
@@ -207,7 +220,6 @@ class CacheConnection:
         client: Any = None
         try:
             client = cache_address.connect(self._uri(), self._timeout)
-            self._history = client.info("replication")["master_replid"]
         except BaseException as ex:
             if client is not None:
                 client.close()
@@ -221,13 +233,6 @@ class CacheConnection:
             "remove": client.register_script(_REMOVE),
         }
         return client
-
-
-def _is_over(ex: BaseException | None) -> bool:
-    """Whether an error says that the connection was cut, or the server's history is another."""
-    if isinstance(ex, redis.ResponseError):
-        return str(ex).startswith(_ANOTHER_HISTORY)
-    return isinstance(ex, redis.ConnectionError)
 
 
 def _reason(ex: Exception) -> str:

@@ -11,13 +11,16 @@ import gevent
 
 from hello.batching import Lane
 from hello.breaker import Breaker
-from hello.cache import CacheConnection, Cached, CacheUnavailable, Lease
+from hello.cache import AnotherHistory, CacheConnection, Cached, CacheUnavailable, Lease
 from hello.errors import DatabaseUnavailable
-from hello.models import Birthday
+from hello.models import Birthday, Generation
 from hello.permission import RENEWAL, Permission
 from hello.telemetry import count
 
 log = logging.getLogger(__name__)
+
+#: To find out whether the cache can be written.
+NOBODYS = Generation(0, "")
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
@@ -34,7 +37,7 @@ class Cache:
         self.permission = permission
         #: For readers. A writer that fails suspends the cache, and then nobody tries.
         self.breaker = Breaker()
-        self._suspending = False
+        self._suspending = self._naming = False
 
     def attempt(self, operation: Callable[[], Result]) -> Result:
         """Do something for a reader; raises CacheUnavailable, at once if it is left alone."""
@@ -42,6 +45,10 @@ class Cache:
             raise CacheUnavailable("left alone")
         try:
             result = operation()
+        except AnotherHistory as ex:
+            self.breaker.succeeded()
+            gevent.spawn(self._try_to_use, ex.history)
+            raise
         except CacheUnavailable as ex:
             if not self.breaker.is_open:
                 log.warning("the cache does not answer: %s", ex)
@@ -53,16 +60,30 @@ class Cache:
         self.breaker.succeeded()
         return result
 
-    def suspend(self, deadline: float) -> None:
+    def suspend(self, why: CacheUnavailable, deadline: float) -> None:
         """Let nobody read from it, until this worker can write to it again.
 
         Raises DatabaseUnavailable if it is not certain by `deadline` that nobody does.
         """
+        if isinstance(why, AnotherHistory):
+            return self.permission.suspend(deadline, why.history)
         count("cache_failures")
         if not self._suspending:
             self._suspending = True
             gevent.spawn(self._stay_suspended)
         self.permission.suspend(deadline)
+        return None
+
+    def _try_to_use(self, history: str) -> None:
+        """Have everybody use the server of this history, after a suspension."""
+        if self._naming or self.permission.suspended:
+            return
+        self._naming = True
+        try:
+            with suppress(DatabaseUnavailable):
+                self.permission.suspend(time.monotonic() + RENEWAL, history)
+        finally:
+            self._naming = False
 
     def _stay_suspended(self) -> None:
         connection = self.connect()
@@ -70,7 +91,8 @@ class Cache:
             while True:
                 gevent.sleep(RENEWAL)
                 with suppress(CacheUnavailable):
-                    connection.remove([""], 0)  # no user has this name
+                    with suppress(AnotherHistory):
+                        connection.remove([""], NOBODYS)  # no user has this name
                     return
                 count("cache_failures")  # nobody else tries meanwhile
                 with suppress(DatabaseUnavailable):
@@ -159,8 +181,8 @@ class RemovingWrites(Generic[Value, Result]):
         if generation is not None and written:
             try:
                 self._connection.remove(written, generation)
-            except CacheUnavailable:
-                self._cache.suspend(deadline)
+            except CacheUnavailable as ex:
+                self._cache.suspend(ex, deadline)
         return results
 
     def _try_to_remove(self, names: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ from peewee import (
     DateTimeField,
     Model,
     SmallIntegerField,
+    TextField,
 )
 
 from hello.usernames import MAX_LENGTH
@@ -41,17 +42,26 @@ class CacheUse(Model):
 
     id = SmallIntegerField(primary_key=True)
     generation = BigIntegerField()
+    history = TextField()
     suspended_until = DateTimeField()
 
     class Meta:
         table_name = "cache_use"
 
 
+class Generation(NamedTuple):
+    """A generation of keys, on one cache server. What another one holds is never read."""
+
+    #: Part of each key; drawn at random.
+    number: int
+    #: What Valkey calls `master_replid`: another one after every start and every promotion.
+    history: str
+
+
 class CacheStanding(NamedTuple):
     """What the primary says of the cache."""
 
-    #: Part of each key, drawn at random. What another generation holds is never read.
-    generation: int
+    generation: Generation
     #: Seconds for which nobody may read from it; 0 if it is not suspended.
     suspended: float
 

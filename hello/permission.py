@@ -12,6 +12,10 @@ write. So one row there says which *generation* of keys is used, and until when 
   ended. Only then the write is acknowledged. While the cache is suspended, writers have
   nothing to outdate and nothing to wait for.
 - When a suspension is over, readers begin with a generation in which nothing is stored yet.
+- The row also names the cache server's *history*. Whoever is connected to a server of another
+  one, since it has restarted, failed over, or been set otherwise than for the others, does
+  without it, and suspends the cache to have its own named. Two that differ for good
+  suspend it again and again: nobody reads from either.
 
 SUSPENSION is so much longer than TERM that no worker believes in a generation any more
 when the next one comes into use. How long something holds is reckoned with a clock of each
@@ -32,7 +36,7 @@ from gevent.lock import Semaphore
 from hello.breaker import Breaker
 from hello.database import Session
 from hello.errors import DatabaseUnavailable, SchemaOutdated
-from hello.models import CacheStanding
+from hello.models import CacheStanding, Generation
 from hello.postgresql import PostgreSQLConnection
 from hello.telemetry import count
 
@@ -61,7 +65,7 @@ def _clock() -> float:
 class Use(NamedTuple):
     """A generation to read from."""
 
-    generation: int
+    generation: Generation
     #: False if the primary is away: others may know of newer writes, and nothing may be stored.
     confirmed: bool
 
@@ -87,7 +91,7 @@ class Permission:
         self._lock = Semaphore()
         self._breaker = Breaker(PATIENCE, clock)
         #: The last one that the primary named.
-        self.generation: int | None = None
+        self.generation: Generation | None = None
         #: When it was named first.
         self._heard_at = 0.0
         #: Until when the primary's word holds, if it said that the cache may be used.
@@ -119,7 +123,7 @@ class Permission:
             return Use(self.generation, True)
         return Use(self.generation, False) if self._breaker.is_open else None
 
-    def to_acknowledge(self, deadline: float) -> int | None:
+    def to_acknowledge(self, deadline: float) -> Generation | None:
         """The generation in which a write is to be outdated before it is acknowledged.
 
         None if that is not needed: the cache is suspended. Called after the commit. Raises
@@ -138,18 +142,20 @@ class Permission:
         # Perhaps it is suspended, and the generation the one that comes into use next.
         return self.generation
 
-    def suspend(self, deadline: float) -> None:
+    def suspend(self, deadline: float, history: str | None = None) -> None:
         """Let nobody read from the cache; it is certain on return.
 
-        Raises DatabaseUnavailable if it is not certain by `deadline`.
+        `history` is of the server that is to be used afterwards, if it is not the one that the
+        primary names. Raises DatabaseUnavailable if it is not certain by `deadline`.
         """
-        if not self.suspended:
-            log.warning("the cache cannot be written: it is suspended for everybody")
+        if history is not None or not self.suspended:
+            why = "cannot be written" if history is None else "is not the one that was used last"
+            log.warning("the cache %s: it is suspended for everybody", why)
             count("cache_suspensions")
         with self._alone(deadline):
             asked = self._clock()
             standing = self._session.call(
-                lambda c: c.suspend_cache(SUSPENSION, deadline), deadline, "suspend"
+                lambda c: c.suspend_cache(SUSPENSION, history, deadline), deadline, "suspend"
             )
             self._learn(standing, asked)
         self._settle(deadline)

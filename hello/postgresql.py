@@ -19,7 +19,7 @@ from psycopg2 import errors, extensions
 
 from hello import resolver, schema, statements
 from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
-from hello.models import Birthday, CacheStanding
+from hello.models import Birthday, CacheStanding, Generation
 
 #: What libpq is told unless the URI says otherwise.
 DEFAULTS = {
@@ -194,14 +194,15 @@ class PostgreSQLConnection:
         """Whether the cache may be used; asked of the primary."""
         return _standing(self.execute(statements.CACHE_STANDING, None, deadline))
 
-    def suspend_cache(self, seconds: float, deadline: float) -> CacheStanding:
+    def suspend_cache(self, seconds: float, history: str | None, deadline: float) -> CacheStanding:
         """Begin a generation of the cache that nobody uses for so long; it is committed.
 
-        It is drawn at random, each time that this is called: a primary that lost a commit, a
-        statement that arrives late and another database begin another one.
+        `history` is of the server that is used from now on; None if it stays the same. The number
+        is drawn at random, each time that this is called: a primary that lost a commit, a
+        statement that arrives late and another database begin another generation.
         """
-        drawn = (secrets.randbits(62), seconds)
-        return _standing(self._commit(statements.SUSPEND_CACHE, drawn, deadline))
+        parameters = (secrets.randbits(62), history, seconds)
+        return _standing(self._commit(statements.SUSPEND_CACHE, parameters, deadline))
 
     def may_suspend_cache(self, deadline: float) -> bool:
         """Whether this role has the right to."""
@@ -349,7 +350,8 @@ class PostgreSQL:
 def _standing(rows: list[tuple[Any, ...]]) -> CacheStanding:
     if not rows:
         raise DatabaseUnavailable("the table cache_use has lost its row")
-    return CacheStanding(*rows[0])
+    [(number, history, suspended)] = rows
+    return CacheStanding(Generation(number, history), suspended)
 
 
 def _is_harmless(notice: str) -> bool:

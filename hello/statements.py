@@ -144,10 +144,11 @@ SQLITE = _sqlite()
 def _cache_use() -> tuple[str, str]:
     database = PostgresqlDatabase(None)
     left = SQL("greatest(0, extract(epoch FROM suspended_until - clock_timestamp()))::float8")
-    standing = (CacheUse.generation, left)
+    standing = (CacheUse.generation, CacheUse.history, left)
     suspend = CacheUse.update(
         {
             CacheUse.generation: SQL("%s"),
+            CacheUse.history: fn.coalesce(SQL("%s"), CacheUse.history),
             CacheUse.suspended_until: SQL("clock_timestamp() + %s * interval '1 second'"),
         }
     )
@@ -157,6 +158,7 @@ def _cache_use() -> tuple[str, str]:
     )
 
 
-#: For psycopg2, on PostgreSQL alone. Both return (generation, seconds of suspension left);
-#: the second takes the generation that begins and the seconds for which the cache is suspended.
+#: For psycopg2, on PostgreSQL alone. Both return (generation, history, seconds of suspension left);
+#: the second takes the generation that begins, the history or None if it stays the same, and the
+#: seconds for which the cache is suspended.
 CACHE_STANDING, SUSPEND_CACHE = _cache_use()

@@ -63,7 +63,7 @@ class UnguardedCache(CacheConnection):
 
     def fill(self, lease: Lease, found: Mapping[str, Birthday | None]) -> None:
         gevent.sleep(0.01)
-        self.forget(found, lease.generation)
+        self.remove(found, lease.generation)
         claimed = self.claim(found, lease.generation).values()
         leases = [lease for lease in claimed if isinstance(lease, Lease)]
         super().fill(leases[0], found)
@@ -79,7 +79,7 @@ class UnguardedBackends(Backends):
 class NeverSuspended(Permission):
     """Takes a cache that cannot be reached for one that nobody can reach."""
 
-    def suspend(self, deadline: float) -> None:
+    def suspend(self, deadline: float, history: str | None = None) -> None:
         pass
 
 

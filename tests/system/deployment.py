@@ -40,7 +40,6 @@ class Deployment:
         self.primary = Cluster().create().start()
         done = migrate(self.primary.uri(DATABASE))
         assert done.returncode == 0, done.stderr
-        self._end_suspension()
         self.primary.query("CREATE EXTENSION pg_stat_statements", DATABASE)
         self.replicas = [Cluster().create_standby(self.primary).start() for _ in range(replicas)]
         self.cache = Valkey().start() if cache else None
@@ -48,6 +47,7 @@ class Deployment:
         self.replica_paths = [Proxy(replica.port) for replica in self.replicas]
         #: Of two services, each has its own.
         self.cache_paths = [Proxy(self.cache.port) for _ in range(2)] if self.cache else []
+        self._end_suspension()
 
     @property
     def replica(self) -> Cluster:
@@ -137,7 +137,13 @@ class Deployment:
                 client.flushall()
 
     def _end_suspension(self) -> None:
-        self.primary.query("UPDATE cache_use SET suspended_until = CURRENT_TIMESTAMP", DATABASE)
+        """Let services use the cache at once, as if they had always done."""
+        sql = "UPDATE cache_use SET history = %s, suspended_until = CURRENT_TIMESTAMP"
+        history = ""
+        if self.cache:
+            with self.cache.client as client:
+                history = client.info("replication")["master_replid"]
+        self.primary.query(sql, DATABASE, (history,))
 
     def destroy(self) -> None:
         for path in self._paths:

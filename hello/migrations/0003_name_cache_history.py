@@ -1,11 +1,13 @@
-"""Begin a generation of the cache that no other database has, and none before."""
+"""Let the row name the cache server too, and begin a generation that no other database has."""
 
 import secrets
 
-from peewee import PostgresqlDatabase
+from peewee import PostgresqlDatabase, TextField
+from playhouse.migrate import migrate
 
 
 def up(migrator, db):
+    migrate(migrator.add_column("cache_use", "history", TextField(default="")))
     # As a writer does that cannot reach the cache: nobody reads from it until all know.
     suspended = "CURRENT_TIMESTAMP"
     if isinstance(db, PostgresqlDatabase):
@@ -16,4 +18,4 @@ def up(migrator, db):
 
 
 def down(migrator, db):
-    """Change nothing: the release before takes any number."""
+    migrate(migrator.drop_column("cache_use", "history"))

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 
 class Operation(NamedTuple):
-    """One request of one client, one FORGET or one RESTORE. Times are of one clock that all share."""
+    """One request of one client, one FORGET or one RESTORE. Times are of one clock."""
 
     start: float
     end: float

@@ -13,6 +13,7 @@ from hello.permission import TERM
 from tests.system.deployment import (
     COMBINATIONS,
     DATABASE,
+    LATENESS,
     Combination,
     Deployment,
     Fault,
@@ -27,7 +28,7 @@ TIMEOUTS = {"STATEMENT_TIMEOUT": "1", "CONNECT_TIMEOUT": "1", "REQUEST_TIMEOUT":
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Deployment]:
-    with Deployment(replicas=1, cache=True) as deployment:
+    with Deployment(replicas=1, cache=True, addresses=2) as deployment:
         yield deployment
 
 
@@ -50,7 +51,7 @@ def test_the_promise_is_kept_whatever_happens(
 ) -> None:
     settings = TIMEOUTS | {"TIMEZONE": today.zone}
     with deployment.services(combination, **settings) as services:
-        with Workload(services, today) as workload:
+        with Workload(services, today, backup=deployment) as workload:
             workload.recover()
             before = Usage.of(deployment)
             workload.proceed(1_000)
@@ -66,7 +67,7 @@ def test_the_promise_is_kept_whatever_happens(
     seen = Counter((o.method, "stale" if o.stale else o.status) for o in workload.history)
     assert min(seen["GET", 200], seen["PUT", 204]) > 200
     assert seen["PUT", 503] > 0
-    assert seen["FORGET", 204] > 0
+    assert min(seen["FORGET", 204], seen["RESTORE", 204]) > 0
     assert (seen["GET", "stale"] > 0) == (combination.replica or combination.cache)
     assert (usage.replica_batches > 0) == combination.replica
     assert (usage.cache_hits > 0) == combination.cache
@@ -169,3 +170,54 @@ def test_an_erasure_that_does_not_tell_the_cache_is_found_out(
     deployment.empty()
     combination = Combination(replica=True)
     assert reasons(deployment, today, combination, "hello.app:wsgi()", crowd=crowd) == set()
+
+
+def test_a_cached_date_that_stays_for_its_higher_version_is_found_out(
+    deployment: Deployment, today: Today
+) -> None:
+    combination = Combination(cache=True)
+    crowd = {"restorers": 8, "backup": deployment}
+    assert reasons(deployment, today, combination, "hello.app:wsgi()", crowd=crowd) == set()
+    deployment.empty()
+    application = "tests.system.broken:higher_versions()"
+    broken = reasons(deployment, today, combination, application, crowd=crowd)
+    assert "a date that was overtaken" in broken
+
+
+def test_a_save_that_is_repeated_while_the_first_is_under_way_is_found_out(
+    deployment: Deployment, today: Today
+) -> None:
+    combination = Combination()
+    fault = deployment.faults(combination)["primary hears again, late"]
+    deployment.empty()
+    application = "tests.system.broken:repeated_saves()"
+    assert "a date that was overtaken" in reasons(
+        deployment, today, combination, application, fault, times=4
+    )
+    deployment.empty()
+    assert reasons(deployment, today, combination, "hello.app:wsgi()", fault, times=4) == set()
+
+
+@pytest.fixture
+def distant_replica(deployment: Deployment) -> Iterator[Deployment]:
+    """A deployment whose cache can hear late between what a reader reads and that it fills."""
+    deployment.replica_path.delay = 0.2
+    for path in deployment.cache_paths:
+        path.lateness = 0.3
+    yield deployment
+    deployment.replica_path.delay = 0.0
+    for path in deployment.cache_paths:
+        path.lateness = LATENESS
+
+
+def test_a_claim_that_is_repeated_with_its_lease_is_found_out(
+    distant_replica: Deployment, today: Today
+) -> None:
+    combination = Combination(replica=True, cache=True)
+    fault = distant_replica.faults(combination)["cache hears again, late"]
+    application = "tests.system.broken:repeated_claims()"
+    assert "a date that was overtaken" in reasons(
+        distant_replica, today, combination, application, fault, times=8
+    )
+    distant_replica.empty()
+    assert reasons(distant_replica, today, combination, "hello.app:wsgi()", fault, times=8) == set()

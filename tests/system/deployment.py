@@ -31,9 +31,6 @@ STOPPED_SECONDS = SUSPENSION + 1
 #: a second or more, has not passed then.
 LATENESS = 0.5
 
-#: How often connections are reset while that happens.
-RESETS = 3
-
 
 _COLUMNS = "username, date_of_birth::text, version, created_at, updated_at"
 _COPY = f"SELECT {_COLUMNS} FROM users"
@@ -367,13 +364,12 @@ def blackholed(*paths: Proxy) -> Iterator[None]:
 def late(*paths: Proxy) -> Iterator[None]:
     """Connections are reset when something is sent on them; that arrives, but late.
 
-    It happens to whatever connections are open, and some times more to those that replace them.
+    It has arrived as the block begins, unless a connection is idle.
     """
     try:
-        for _ in range(RESETS):
-            for path in paths:
-                path.mode = LATE
-            time.sleep(2 * max(path.lateness for path in paths))
+        for path in paths:
+            path.mode = LATE
+        time.sleep(2 * max(path.lateness for path in paths))
         yield
     finally:
         for path in paths:

@@ -1,6 +1,7 @@
 """The service with mistakes that break the promise, to see that the checker finds them."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from functools import partial
@@ -18,6 +19,7 @@ from hello.models import Birthday
 from hello.permission import Permission
 from hello.postgresql import Position, PostgreSQL, PostgreSQLConnection
 from hello.settings import Settings
+from tests.system.deployment import LATENESS
 
 # The position of the replica is read after the snapshot of the rows was taken. The pause
 # between both makes sure that it matters.
@@ -164,25 +166,40 @@ class HigherVersionsBackends(Backends):
         return connection
 
 
+#: Until when whoever has a lease that was sent twice is slow.
+_slow_until: dict[str, float] = {}
+
+
 class RepeatedClaims(CacheConnection):
-    """Sends a claim whose connection broke once more, with the same lease."""
+    """Sends a claim whose connection broke once more, with the same lease.
+
+    A pause makes sure that it matters: the first one arrives before anything is stored.
+    """
+
+    _token = ""
 
     def claim(self, names: Iterable[str], generation: int) -> dict[str, Cached]:
         names = list(names)
         lease = Lease(f"r|{os.urandom(8).hex()}", generation)
-        try:
-            return self._claim(names, lease)
-        except CacheUnavailable as ex:
-            if not isinstance(ex.__cause__, redis.ConnectionError):
-                raise
-        return self._claim(names, lease)
-
-    def _claim(self, names: list[str], lease: Lease) -> dict[str, Cached]:
-        texts = self._run("claim", names, lease.generation, lease.token, self._lease)
+        self._token = lease.token
+        texts = self._run("claim", names, generation, lease.token, self._lease)
         held = dict(zip(names, texts, strict=True))
         leases = {name: lease for name, text in held.items() if text == lease.token}
         users = {name: user for name, text in held.items() if (user := _user(text))}
         return users | leases
+
+    def _insist(self, operation: Callable[[Any], Any]) -> Any:
+        try:
+            return self._do_once(operation)
+        except CacheUnavailable as ex:
+            if not isinstance(ex.__cause__, redis.ConnectionError):
+                raise
+        _slow_until[self._token] = time.monotonic() + LATENESS
+        return self._do_once(operation)
+
+    def fill(self, lease: Lease, found: Mapping[str, Birthday | None]) -> None:
+        gevent.sleep(max(0.0, _slow_until.pop(lease.token, 0.0) - time.monotonic()))
+        super().fill(lease, found)
 
 
 class RepeatedClaimsBackends(Backends):

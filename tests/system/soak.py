@@ -30,7 +30,7 @@ ROUND = 60.0
 #: Seconds between two lines that say how far it is.
 PROGRESS = 5.0
 
-#: How many violations are printed in full, and of how many seconds before.
+#: How many violations are printed in full, one for each user, and of how many seconds before.
 SHOWN = 10
 BEFORE = 10.0
 
@@ -114,7 +114,9 @@ class Soak:
 
     def _check(self, history: list[Operation]) -> None:
         found = violations(history, self._today.rows(self._deployment.stored()))
-        for violation in found[: SHOWN - len(self.shown)]:
+        # One of each key: the others tell the same.
+        ones = {violation.operation.key: violation for violation in reversed(found)}
+        for violation in list(ones.values())[: SHOWN - len(self.shown)]:
             self.shown.append(self._story(violation, history))
         self.violations += found
         self.checked += len(history)

@@ -1,13 +1,16 @@
 """Everything that the service talks to, and what can happen to it."""
 
 import itertools
+import random
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
+from hello.permission import SUSPENSION
 from tests.system.postgres import Cluster
-from tests.system.processes import eventually
-from tests.system.proxy import BLACKHOLE, PASS, Proxy
+from tests.system.processes import eventually, stopped
+from tests.system.proxy import BLACKHOLE, LATE, PASS, Proxy
 from tests.system.service import Service, migrate
 from tests.system.valkey import Valkey
 
@@ -17,6 +20,27 @@ DATABASE = "postgres"
 
 #: How many rows somebody holds, of those that are used most.
 HELD = 3
+
+#: Seconds for which they are held at least: longer than a statement may take.
+HELD_SECONDS = 1.5
+
+#: Seconds for which a process stands still: longer than every term, and than any lease.
+STOPPED_SECONDS = SUSPENSION + 1
+
+#: Seconds by which bytes come late whose connection was reset. A statement's time, which here is
+#: a second or more, has not passed then.
+LATENESS = 0.5
+
+
+_COLUMNS = "username, date_of_birth::text, version, created_at, updated_at"
+_COPY = f"SELECT {_COLUMNS} FROM users"
+_RESTORE = """
+    INSERT INTO users (username, date_of_birth, version, created_at, updated_at)
+    VALUES (%s, %s, %s, %s, %s)
+    ON CONFLICT (username) DO UPDATE SET date_of_birth = excluded.date_of_birth,
+        version = excluded.version, created_at = excluded.created_at,
+        updated_at = excluded.updated_at
+"""
 
 
 class Combination(NamedTuple):
@@ -34,20 +58,31 @@ COMBINATIONS = [Combination(*used) for used in itertools.product((False, True), 
 
 
 class Deployment:
-    """A primary, and perhaps replicas and a cache, each reached by a network path of its own."""
+    """A primary, and perhaps replicas and a cache, each reached by a network path of its own.
 
-    def __init__(self, *, replicas: int = 0, cache: bool = False) -> None:
+    The primary has so many `addresses`, each a path.
+    """
+
+    def __init__(self, *, replicas: int = 0, cache: bool = False, addresses: int = 1) -> None:
         self.primary = Cluster().create().start()
         done = migrate(self.primary.uri(DATABASE))
         assert done.returncode == 0, done.stderr
         self.primary.query("CREATE EXTENSION pg_stat_statements", DATABASE)
         self.replicas = [Cluster().create_standby(self.primary).start() for _ in range(replicas)]
         self.cache = Valkey().start() if cache else None
-        self.primary_path = Proxy(self.primary.port)
+        self.primary_paths = [Proxy(self.primary.port) for _ in range(addresses)]
         self.replica_paths = [Proxy(replica.port) for replica in self.replicas]
         #: Of two services, each has its own.
         self.cache_paths = [Proxy(self.cache.port) for _ in range(2)] if self.cache else []
+        for path in self._paths:
+            path.lateness = LATENESS
+        #: Those that run.
+        self._services: list[Service] = []
         self._end_suspension()
+
+    @property
+    def primary_path(self) -> Proxy:
+        return self.primary_paths[0]
 
     @property
     def replica(self) -> Cluster:
@@ -63,12 +98,13 @@ class Deployment:
 
     @property
     def _paths(self) -> list[Proxy]:
-        return [self.primary_path, *self.replica_paths, *self.cache_paths]
+        return [*self.primary_paths, *self.replica_paths, *self.cache_paths]
 
     @property
     def settings(self) -> dict[str, str]:
         """How the service is told of all this."""
-        settings = {"DB_URI": self.primary.uri(DATABASE, port=self.primary_path.port)}
+        hosts = ",".join(f"127.0.0.1:{path.port}" for path in self.primary_paths)
+        settings = {"DB_URI": f"postgresql://postgres@{hosts}/{DATABASE}"}
         if self.replicas:
             settings["DB_READ_URI"] = ",".join(
                 self.primary.uri(DATABASE, port=path.port) for path in self.replica_paths
@@ -100,12 +136,29 @@ class Deployment:
             self.service(command=command, **(settings | {"CACHE_URI": uris[0]})) as one,
             self.service(command=command, **(settings | {"CACHE_URI": uris[1]})) as other,
         ):
-            yield [one, other]
+            self._services = [one, other]
+            try:
+                yield [one, other]
+            finally:
+                self._services = []
 
     def stored(self) -> dict[str, tuple[str, int]]:
         """What the primary holds: each user's date and version."""
         sql = "SELECT username, date_of_birth::text, version FROM users"
         return {name: (born, version) for name, born, version in self.primary.query(sql, DATABASE)}
+
+    def copy(self, username: str) -> tuple | None:
+        """A row as a backup has it; None if there is none."""
+        rows = self.primary.query(f"{_COPY} WHERE username = %s", DATABASE, (username,))
+        return rows[0] if rows else None
+
+    def restore(self, username: str, row: tuple | None) -> None:
+        """Put a row back as an operator does, who tells no cache; without one, delete it."""
+        if row is None:
+            sql = "DELETE FROM users WHERE username = %s"
+            self.primary.query(sql, DATABASE, (username,))
+        else:
+            self.primary.query(_RESTORE, DATABASE, row)
 
     def heal(self) -> None:
         """End whatever happens, and wait until the replicas have caught up."""
@@ -166,8 +219,13 @@ class Deployment:
             "primary killed": self.primary_killed,
             "primary blackholed": self.primary_blackholed,
             "primary hears late": self.primary_hears_late,
+            "primary hears again, late": self.primary_hears_again,
             "primary has rows held": self.rows_held,
+            "worker stopped": self.worker_stopped,
+            "service stopped": self.service_stopped,
         }
+        if len(self.primary_paths) > 1:
+            faults["primary has a silent address"] = self.primary_half_blackholed
         if combination.replica:
             faults |= {
                 "replica paused": self.replica_paused,
@@ -180,6 +238,8 @@ class Deployment:
                 "cache flushed": self.cache_flushed,
                 "cache blackholed": self.cache_blackholed,
                 "cache blackholed for one service": self.cache_half_blackholed,
+                "cache hears again, late": self.cache_hears_again,
+                "cache stopped": self.cache_stopped,
             }
         return faults
 
@@ -193,17 +253,52 @@ class Deployment:
 
     @contextmanager
     def primary_blackholed(self) -> Iterator[None]:
+        with blackholed(*self.primary_paths):
+            yield
+
+    @contextmanager
+    def primary_half_blackholed(self) -> Iterator[None]:
+        """The first address is silent, and every connection has to be opened anew."""
         with blackholed(self.primary_path):
+            for path in self.primary_paths:
+                path.reset()
             yield
 
     @contextmanager
     def primary_hears_late(self) -> Iterator[None]:
         """What is sent on the connections that are open arrives, but not before the end."""
-        network_recovers = self.primary_path.hold()
+        networks_recover = [path.hold() for path in self.primary_paths]
         try:
             yield
         finally:
-            network_recovers.set()
+            for network_recovers in networks_recover:
+                network_recovers.set()
+
+    @contextmanager
+    def primary_hears_again(self) -> Iterator[None]:
+        with late(*self.primary_paths):
+            yield
+
+    @contextmanager
+    def cache_hears_again(self) -> Iterator[None]:
+        with late(*self.cache_paths):
+            yield
+
+    @contextmanager
+    def worker_stopped(self) -> Iterator[None]:
+        with _stopped(random.choice(random.choice(self._services).workers)):
+            yield
+
+    @contextmanager
+    def service_stopped(self) -> Iterator[None]:
+        service = random.choice(self._services)
+        with _stopped(service.process.pid, *service.workers):
+            yield
+
+    @contextmanager
+    def cache_stopped(self) -> Iterator[None]:
+        with _stopped(self.cache.process.pid):
+            yield
 
     @contextmanager
     def rows_held(self) -> Iterator[None]:
@@ -211,8 +306,10 @@ class Deployment:
         newest = f"SELECT username FROM users ORDER BY created_at DESC LIMIT {HELD}"
         # In the order in which the service locks them.
         sql = f"SELECT FROM users WHERE username IN ({newest}) ORDER BY username FOR UPDATE"
+        end = time.monotonic() + HELD_SECONDS
         with self.primary.holding(sql, DATABASE):
             yield
+            time.sleep(max(0.0, end - time.monotonic()))
 
     @contextmanager
     def replica_paused(self) -> Iterator[None]:
@@ -253,7 +350,7 @@ class Deployment:
 
     @contextmanager
     def cache_blackholed(self) -> Iterator[None]:
-        with blackholed(self.cache_paths[0]), blackholed(self.cache_paths[1]):
+        with blackholed(*self.cache_paths):
             yield
 
     @contextmanager
@@ -263,12 +360,40 @@ class Deployment:
 
 
 @contextmanager
-def blackholed(path: Proxy) -> Iterator[None]:
-    path.mode = BLACKHOLE
+def blackholed(*paths: Proxy) -> Iterator[None]:
+    for path in paths:
+        path.mode = BLACKHOLE
     try:
         yield
     finally:
-        path.mode = PASS
+        for path in paths:
+            path.mode = PASS
+
+
+@contextmanager
+def late(*paths: Proxy) -> Iterator[None]:
+    """Connections are reset when something is sent on them; that arrives, but late.
+
+    It has arrived as the block begins, unless a connection is idle.
+    """
+    try:
+        for path in paths:
+            path.mode = LATE
+        time.sleep(2 * max(path.lateness for path in paths))
+        yield
+    finally:
+        for path in paths:
+            path.mode = PASS
+
+
+@contextmanager
+def _stopped(*pids: int) -> Iterator[None]:
+    """Processes have stood still, and go on as the block begins."""
+    with ExitStack() as stack:
+        for pid in pids:
+            stack.enter_context(stopped(pid))
+        time.sleep(STOPPED_SECONDS)
+    yield
 
 
 def batches(cluster: Cluster) -> int:

@@ -11,6 +11,11 @@ that was acknowledged before the GET began. A PUT ends with its answer, be it a 
 
 FORGET writes too: that there is no entry. So it overtakes dates, and is overtaken by them. It
 is acknowledged if it is 204, or 404: then there was no entry, and it has read that as well.
+
+RESTORE is what an operator does to the table behind the service's back: a row is put back as it
+was, or deleted. It tells no cache, so it overtakes nothing: both what it stored and what was
+there before may be seen. It is overtaken like every other write: by the next PUT or FORGET that
+begins after it, whatever version the row has then. It is 503 if the database failed meanwhile.
 """
 
 from bisect import bisect_left
@@ -22,7 +27,7 @@ from typing import NamedTuple
 
 
 class Operation(NamedTuple):
-    """One request of one client, or one FORGET. Times are of one clock that all share."""
+    """One request of one client, one FORGET or one RESTORE. Times are of one clock."""
 
     start: float
     end: float
@@ -56,6 +61,7 @@ EXPECTED = {
     "PUT": (204, 503, None),
     "GET": (200, 404, 503, None),
     "FORGET": (204, 404, 503, None),
+    "RESTORE": (204, 503),
 }
 
 
@@ -67,11 +73,12 @@ def violations(
     found: list[Violation] = []
     for operation in history:
         writes, reads = keys[operation.key]
-        if operation.method in ("PUT", "FORGET"):
+        if operation.method != "GET":
             writes.append(operation)
         if operation.status not in EXPECTED[operation.method]:
             found.append(Violation("an answer that no fault explains", operation))
         elif operation.status in (200, 404) and not operation.stale:
+            # A FORGET too, that found nobody.
             reads.append(operation)
     for key, (writes, reads) in keys.items():
         register = _Register(writes)
@@ -82,12 +89,13 @@ def violations(
 
 
 class _Register:
-    """The PUTs and FORGETs of one key."""
+    """What was written to one key."""
 
     def __init__(self, writes: list[Operation]) -> None:
         self._writes: dict[Hashable, list[Operation]] = defaultdict(list)
         for write in writes:
             self._writes[write.value].append(write)
+        self._restores = [write for write in writes if write.method == "RESTORE"]
         self._acknowledged = sorted(filter(_acknowledged, writes), key=lambda write: write.end)
         self._ends = [write.end for write in self._acknowledged]
         # Of the writes that were acknowledged up to each, the one that began last.
@@ -123,16 +131,18 @@ class _Register:
         # that was acknowledged has raised the version.
         if any(later.start < earlier.end for earlier, later in pairwise(self._acknowledged)):
             return []
-        # An entry that was forgotten begins anew.
-        forgotten = max(map(_effective, self._writes.get(None, ())), default=-inf)
-        dates = {put.value for put in self._acknowledged if put.start >= forgotten}
+        # An entry that was forgotten begins anew, and one that was restored anywhere.
+        resets = [*self._writes.get(None, ()), *self._restores]
+        anew = max(map(_effective, resets), default=-inf)
+        dates = {put.value for put in self._acknowledged if put.start >= anew}
         if version < len(dates - {None}):
             return [Violation("fewer versions than dates that were acknowledged", read)]
         return []
 
 
 def _acknowledged(write: Operation) -> bool:
-    return write.status in (204, 404)
+    """Whether everybody who reads later is promised to see it, or something later."""
+    return write.method != "RESTORE" and write.status in (204, 404)
 
 
 def _effective(write: Operation) -> float:

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-PASS, REFUSE, BLACKHOLE, TRICKLE = "pass", "refuse", "blackhole", "trickle"
+PASS, REFUSE, BLACKHOLE, TRICKLE, LATE = "pass", "refuse", "blackhole", "trickle", "late"
 
 #: Seconds between two bytes of an answer that trickles.
 DRIP = 0.2
@@ -20,14 +20,17 @@ class _Pair:
     client: socket.socket
     server: socket.socket
     gate: threading.Event
+    late: bool = False
 
 
 class Proxy:
     """Forwards connections to 127.0.0.1:`upstream`.
 
     `mode` is PASS, REFUSE (new connections are reset), BLACKHOLE (bytes and new
-    connections are swallowed; nothing ever answers) or TRICKLE (answers come a byte at a
-    time). It may change at any time, and a
+    connections are swallowed; nothing ever answers), TRICKLE (answers come a byte at a
+    time) or LATE (each connection that is open then is reset as soon as its client sends
+    something, which arrives all the same, `lateness` seconds later; new connections pass). It may
+    change at any time, and a
     connection that lived through a blackhole goes on after it. As in a real network, bytes
     that did not arrive are lost if their sender resets its connection, and only then.
     """
@@ -38,6 +41,10 @@ class Proxy:
         self.accepted = 0
         #: Seconds by which bytes come later, each way.
         self.delay = 0.0
+        #: Seconds by which bytes come later whose connection was reset meanwhile.
+        self.lateness = 1.0
+        #: How often that happened.
+        self.late = 0
         self._gate = _open_gate()
         self._mode = PASS
         self._pairs: set[_Pair] = set()
@@ -56,6 +63,8 @@ class Proxy:
             self._gate.clear()
         else:
             self._gate.set()
+        for pair in list(self._pairs):
+            pair.late = mode == LATE
 
     def hold(self) -> threading.Event:
         """Swallow the bytes of the connections that are open, until the event is set.
@@ -123,6 +132,9 @@ class Proxy:
                 pair.gate.wait()
                 if source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise ConnectionResetError
+                if pair.late and source is pair.client:
+                    self._deliver_late(pair, data)
+                    return
                 while data and self._mode == TRICKLE and source is pair.server:
                     target.sendall(data[:1])
                     data = data[1:]
@@ -137,6 +149,16 @@ class Proxy:
         if pair in self._pairs:
             with contextlib.suppress(OSError):
                 target.shutdown(socket.SHUT_WR)
+
+    def _deliver_late(self, pair: _Pair, data: bytes) -> None:
+        # What happens to the proxy meanwhile does not touch what is under way.
+        self._pairs.discard(pair)
+        self.late += 1
+        _reset(pair.client)
+        time.sleep(self.lateness)
+        with contextlib.suppress(OSError):
+            pair.server.sendall(data)
+            pair.server.shutdown(socket.SHUT_WR)
 
 
 def _open_gate() -> threading.Event:

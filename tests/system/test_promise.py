@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from subprocess import CompletedProcess
 from typing import Any
 
@@ -27,7 +27,7 @@ TIMEOUTS = {"STATEMENT_TIMEOUT": "1", "CONNECT_TIMEOUT": "1", "REQUEST_TIMEOUT":
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Deployment]:
-    with Deployment(replicas=1, cache=True) as deployment:
+    with Deployment(replicas=1, cache=True, addresses=2) as deployment:
         yield deployment
 
 
@@ -50,7 +50,7 @@ def test_the_promise_is_kept_whatever_happens(
 ) -> None:
     settings = TIMEOUTS | {"TIMEZONE": today.zone}
     with deployment.services(combination, **settings) as services:
-        with Workload(services, today) as workload:
+        with Workload(services, today, backup=deployment) as workload:
             workload.recover()
             before = Usage.of(deployment)
             workload.proceed(1_000)
@@ -66,7 +66,7 @@ def test_the_promise_is_kept_whatever_happens(
     seen = Counter((o.method, "stale" if o.stale else o.status) for o in workload.history)
     assert min(seen["GET", 200], seen["PUT", 204]) > 200
     assert seen["PUT", 503] > 0
-    assert seen["FORGET", 204] > 0
+    assert min(seen["FORGET", 204], seen["RESTORE", 204]) > 0
     assert (seen["GET", "stale"] > 0) == (combination.replica or combination.cache)
     assert (usage.replica_batches > 0) == combination.replica
     assert (usage.cache_hits > 0) == combination.cache
@@ -169,3 +169,47 @@ def test_an_erasure_that_does_not_tell_the_cache_is_found_out(
     deployment.empty()
     combination = Combination(replica=True)
     assert reasons(deployment, today, combination, "hello.app:wsgi()", crowd=crowd) == set()
+
+
+def test_a_cached_date_that_stays_for_its_higher_version_is_found_out(
+    deployment: Deployment, today: Today
+) -> None:
+    combination = Combination(cache=True)
+    crowd = {"restorers": 8, "backup": deployment}
+    assert reasons(deployment, today, combination, "hello.app:wsgi()", crowd=crowd) == set()
+    deployment.empty()
+    application = "tests.system.broken:higher_versions()"
+    broken = reasons(deployment, today, combination, application, crowd=crowd)
+    assert "a date that was overtaken" in broken
+
+
+def test_a_save_that_is_repeated_while_the_first_is_under_way_is_found_out(
+    deployment: Deployment, today: Today
+) -> None:
+    combination = Combination()
+    fault = deployment.faults(combination)["primary hears again, late"]
+    deployment.empty()
+    application = "tests.system.broken:repeated_saves()"
+    assert "a date that was overtaken" in reasons(
+        deployment, today, combination, application, fault, times=8
+    )
+    deployment.empty()
+    assert reasons(deployment, today, combination, "hello.app:wsgi()", fault, times=8) == set()
+
+
+def test_a_claim_that_is_repeated_with_its_lease_is_found_out(
+    deployment: Deployment, today: Today
+) -> None:
+    @contextmanager
+    def fault() -> Iterator[None]:
+        # Everybody claims.
+        with deployment.cache_flushed(), deployment.cache_hears_again():
+            yield
+
+    combination = Combination(cache=True)
+    found = []
+    for application in ("tests.system.broken:repeated_claims()", "hello.app:wsgi()"):
+        deployment.empty()
+        found.append(reasons(deployment, today, combination, application, fault, times=16))
+    assert "a date that was overtaken" in found[0]
+    assert found[1] == set()

@@ -8,7 +8,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Protocol
+
+import psycopg2
 
 from hello.birthdays import days_until_birthday
 from tests.system.processes import eventually
@@ -17,6 +21,15 @@ from tests.system.service import Answer, Client, Service, forget, get, put
 
 #: Erases a user, with the settings of a service; see `tests.system.service.forget`.
 Forget = Callable[..., subprocess.CompletedProcess]
+
+
+class Backup(Protocol):
+    """What an operator does with rows behind the service's back."""
+
+    def copy(self, username: str) -> tuple | None: ...
+
+    def restore(self, username: str, row: tuple | None) -> None: ...
+
 
 #: An answer says in how many days the birthday is, not the date. So many dates can be
 #: told apart; then a writer goes on with another key.
@@ -36,6 +49,13 @@ THINKING = 0.005
 
 #: Seconds between two erasures, on average: each is a process of its own.
 REMEMBERING = 1.0
+
+#: Seconds between two times that a row is put back, on average, and from its copy until then.
+RESTORING = 0.5
+BACKED_UP = 0.2
+
+#: The part of them in which it is deleted instead.
+DELETING = 0.3
 
 #: What the exit codes of `python -m hello forget` mean to the checker of the promise.
 FORGOTTEN = {0: 204, 1: 404, 3: 503}
@@ -100,11 +120,15 @@ class Key:
 class Workload:
     """Clients that put and get until the block ends, each with a connection to each service.
 
+    A third of them keep to the first service, and a third to the last, so that they go on while
+    another one stands still.
+
     Of the writers, some have a key of their own, and the others share one. A writer whose
     PUT has an unknown outcome repeats it, goes on with another date or, as often, leaves the
     key. Every writer reads what it has written from another service, at once; readers read any
     key. Now and then somebody erases any key, by `forget` with the settings of one of the
-    services, and reads it.
+    services, and reads it; and an operator puts the row of any key back as it was, by `backup`, or
+    deletes it.
     """
 
     def __init__(
@@ -117,10 +141,13 @@ class Workload:
         readers: int = 10,
         forgetters: int = 1,
         forget: Forget = forget,
+        restorers: int = 1,
+        backup: Backup | None = None,
     ) -> None:
         self.history: list[Operation] = []
         self._today = today
         self._forget = forget
+        self._backup = backup
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._failure: BaseException | None = None
@@ -132,10 +159,13 @@ class Workload:
             *(("sharing writer", self._share),) * sharing,
             *(("reader", self._read),) * readers,
             *(("forgetter", self._erase),) * forgetters,
+            *(("operator", self._restore),) * (restorers if backup else 0),
         ]
+        parts = (services, services[:1], services[-1:])
         self._threads = [
             threading.Thread(
-                target=self._run, args=(behave, _Caller(f"{kind} {n}", services, self._record))
+                target=self._run,
+                args=(behave, _Caller(f"{kind} {n}", parts[n % 3], self._record)),
             )
             for n, (kind, behave) in enumerate(behaviours)
         ]
@@ -236,6 +266,20 @@ class Workload:
             caller.forget(number, key.name, self._forget)
             caller.get(number + 1, key.name)
 
+    def _restore(self, caller: "_Caller") -> None:
+        assert self._backup is not None
+        while not self._stopped.is_set():
+            self._think(RESTORING)
+            key = random.choice(self._keys).name
+            # Where the database is away, the operator tries again later.
+            with suppress(psycopg2.Error):
+                row = None
+                if random.random() >= DELETING:
+                    row = self._backup.copy(key)
+                    self._think(BACKED_UP)
+                days = self._today.days(row[1]) if row else None
+                caller.restore(self._backup, key, row, days)
+
 
 class _Caller:
     """One client."""
@@ -272,6 +316,16 @@ class _Caller:
         done = forget(key, **self._services[number].settings)
         status = FORGOTTEN.get(done.returncode, done.returncode)
         self._record(Operation(start, time.monotonic(), self._name, "FORGET", key, None, status))
+
+    def restore(self, backup: Backup, key: str, row: tuple | None, days: int | None) -> None:
+        start = time.monotonic()
+        try:
+            backup.restore(key, row)
+            status = 204
+        except psycopg2.Error:
+            status = 503
+        end = time.monotonic()
+        self._record(Operation(start, end, self._name, "RESTORE", key, days, status))
 
     def close(self) -> None:
         for client, _ in self._clients.values():

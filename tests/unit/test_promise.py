@@ -17,6 +17,10 @@ def forget(start: float, end: float, status: int | None = 204, key: str = "a") -
     return Operation(start, end, "forgetter", "FORGET", key, None, status)
 
 
+def restore(start: float, end: float, value: str | None, status: int = 204) -> Operation:
+    return Operation(start, end, "operator", "RESTORE", "a", value, status)
+
+
 def get(
     start: float,
     end: float,
@@ -108,6 +112,47 @@ KEPT = {
         get(9, 10, None),
     ],
     "forgotten before anybody was there": [forget(1, 2, 404), get(3, 4, None)],
+    "restored, and seen": [put(1, 2, "x"), put(3, 4, "y"), restore(5, 6, "x"), get(7, 8, "x")],
+    "restored, and the date before it is seen": [
+        put(1, 2, "x"),
+        put(3, 4, "y"),
+        restore(5, 6, "x"),
+        get(7, 8, "y"),
+    ],
+    "restored, both seen in turn, and put anew": [
+        put(1, 2, "x"),
+        put(3, 4, "y"),
+        restore(5, 6, "x"),
+        get(7, 8, "x"),
+        get(9, 10, "y"),
+        put(11, 12, "z"),
+        get(13, 14, "z"),
+    ],
+    "restored beside a PUT, in one order": [
+        put(1, 2, "x"),
+        put(3, 5, "y"),
+        restore(4, 6, "x"),
+        get(7, 8, "x"),
+    ],
+    "restored beside a PUT, in the other": [
+        put(1, 2, "x"),
+        put(3, 6, "y"),
+        restore(4, 5, "x"),
+        get(7, 8, "y"),
+    ],
+    "restored, perhaps": [put(1, 2, "x"), put(3, 4, "y"), restore(5, 6, "x", 503), get(7, 8, "x")],
+    "restored after it was forgotten": [
+        put(1, 2, "x"),
+        forget(3, 4),
+        restore(5, 6, "x"),
+        get(7, 8, "x"),
+    ],
+    "deleted by an operator, and seen": [put(1, 2, "x"), restore(3, 4, None), get(5, 6, "x")],
+    "deleted by an operator, and not found": [
+        put(1, 2, "x"),
+        restore(3, 4, None),
+        get(5, 6, None),
+    ],
     "of another key that was forgotten": [put(1, 2, "x"), forget(3, 4, key="b"), get(5, 6, "x")],
 }
 
@@ -172,6 +217,45 @@ BROKEN = {
     ],
     "nobody to forget after a PUT": [put(1, 2, "x"), forget(3, 4, 404)],
     "an erasure that crashed": [put(1, 2, "x"), forget(3, 4, -11)],
+    "restored, put anew, and the date before it is seen": [
+        put(1, 2, "x"),
+        put(3, 4, "y"),
+        restore(5, 6, "x"),
+        put(7, 8, "z"),
+        get(9, 10, "y"),
+    ],
+    "restored, put anew, and what was restored is seen": [
+        put(1, 2, "x"),
+        put(3, 4, "y"),
+        restore(5, 6, "x"),
+        put(7, 8, "z"),
+        get(9, 10, "x"),
+    ],
+    "restored, and a date is seen that it did not bring back": [
+        put(1, 2, "x"),
+        put(3, 4, "y"),
+        put(5, 6, "z"),
+        restore(7, 8, "y"),
+        get(9, 10, "x"),
+    ],
+    "deleted by an operator, put anew, and the old is seen": [
+        put(1, 2, "x"),
+        restore(3, 4, None),
+        put(5, 6, "y"),
+        get(7, 8, "x"),
+    ],
+    "deleted by an operator, put anew, and not found": [
+        put(1, 2, "x"),
+        restore(3, 4, None),
+        put(5, 6, "y"),
+        get(7, 8, None),
+    ],
+    "deleted by an operator, forgotten, and seen": [
+        put(1, 2, "x"),
+        restore(3, 4, None),
+        forget(5, 6, 404),
+        get(7, 8, "x"),
+    ],
     "a stale answer is no excuse for the next": [
         put(1, 2, "x"),
         put(3, 4, "y"),
@@ -281,3 +365,27 @@ def test_after_an_erasure_the_versions_count_again() -> None:
     history = [forget(1, 2, 404), put(3, 4, "x"), put(5, 6, "y")]
     assert violations(history, {"a": Row("y", 2)}) == []
     assert len(violations(history, {"a": Row("y", 1)})) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "kept"),
+    [
+        (Row("z", 2), True),
+        (Row("z", 1), True),
+        (Row("x", 1), False),
+        (Row("y", 2), False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_a_row_that_was_restored_takes_the_next_date(row: Row | None, kept: bool) -> None:
+    history = [put(1, 2, "x"), put(3, 4, "y"), restore(5, 6, "x"), put(7, 8, "z")]
+    assert (violations(history, {"a": row} if row else {}) == []) == kept
+
+
+@pytest.mark.parametrize(
+    ("value", "row"), [("x", Row("x", 1)), ("x", Row("y", 2)), (None, None)], ids=str
+)
+def test_what_was_restored_may_be_in_the_database(value: str | None, row: Row | None) -> None:
+    history = [put(1, 2, "x"), put(3, 4, "y"), restore(5, 6, value)]
+    assert violations(history, {"a": row} if row else {}) == []

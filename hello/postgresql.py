@@ -158,11 +158,15 @@ class PostgreSQLConnection:
         return dict(self._commit("EXECUTE save(%s, %s::date[], %s)", (names, born, expires), end))
 
     def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
+        names = list(usernames)
         if not self._can_forget:
             self.execute(_PREPARE_FORGET, None, deadline)
             self._can_forget = True
         end, expires = self._limits(deadline)
-        rows = self._commit("EXECUTE forget(%s, %s)", (list(usernames), expires), end)
+        rows = self._commit("EXECUTE forget(%s, %s)", (names, expires), end)
+        if len(rows) < len(names):
+            # Another session may have deleted the rest, and have been told not to wait.
+            self._commit(statements.WAIT_FOR_STANDBY, None, end)
         return {name: True for name, _ in rows}
 
     def flushed(self, deadline: float) -> Position:

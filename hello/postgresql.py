@@ -17,7 +17,7 @@ from gevent.socket import wait_read, wait_write
 from psycopg2 import errors, extensions
 
 from hello import resolver, schema, statements
-from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
+from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Rejected
 from hello.models import Birthday, CacheStanding
 
 #: What libpq is told unless the URI says otherwise.
@@ -68,7 +68,8 @@ def _settings(statement_timeout: float) -> str:
         SET default_transaction_isolation = 'read committed';
         SELECT has_function_privilege('pg_control_system()', 'execute')
             AND has_function_privilege('pg_control_checkpoint()', 'execute')
-            AND has_function_privilege('pg_control_recovery()', 'execute'), clock_timestamp();
+            AND has_function_privilege('pg_control_recovery()', 'execute'),
+            pg_backend_pid(), pg_postmaster_start_time(), clock_timestamp();
     """
 
 
@@ -106,6 +107,25 @@ def _wait(connection: Any) -> None:
             wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
 
 
+class Backend(NamedTuple):
+    """The process of a server that serves one connection."""
+
+    pid: int
+    #: When its server was started: another server has other processes.
+    server_started: datetime
+    #: When it was there, by that server's clock. One that gets its number later began later.
+    clock: datetime
+
+
+# A role that may not see when a process began may not end it either: it is there.
+_END_BACKEND = """
+    SELECT CASE WHEN backend_start <= %(clock)s THEN pg_terminate_backend(pid) END
+    FROM pg_stat_activity
+    WHERE pid = %(pid)s AND (backend_start <= %(clock)s) IS NOT FALSE
+        AND pg_postmaster_start_time() = %(server_started)s
+"""
+
+
 class Position(NamedTuple):
     """A place in the write-ahead log of one primary and its replicas."""
 
@@ -125,15 +145,16 @@ class PostgreSQLConnection:
         self._can_forget = False
         self._system: int | None = None
         self.history: tuple[int, int] | None = None
-        #: What the server's clock said, and what time.monotonic() said then.
-        self._clock = datetime.min
+        self._backend = Backend(0, datetime.min, datetime.min)
+        #: What time.monotonic() said when the server's clock was read.
         self._clock_read = 0.0
 
     def configure(self, deadline: float) -> None:
         rows = self.execute(_settings(self._statement_timeout), None, deadline)
         # The server read its clock a little before: a time reckoned from it is early, not late.
-        self._clock, self._clock_read = rows[0][1], time.monotonic()
-        if rows[0][0]:
+        may_know_history, *backend = rows[0]
+        self._backend, self._clock_read = Backend(*backend), time.monotonic()
+        if may_know_history:
             # On a standby the timeline is that of its last restartpoint: it may be behind
             # after a failover, and then the standby is not used for a while.
             sql = """
@@ -154,19 +175,17 @@ class PostgreSQLConnection:
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         names = sorted(dates)
         born = [dates[name].isoformat() for name in names]
-        end, expires = self._limits(deadline)
-        return dict(self._commit("EXECUTE save(%s, %s::date[], %s)", (names, born, expires), end))
+        return dict(self._change("EXECUTE save(%s, %s::date[], %s)", (names, born), deadline))
 
     def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
         names = list(usernames)
         if not self._can_forget:
             self.execute(_PREPARE_FORGET, None, deadline)
             self._can_forget = True
-        end, expires = self._limits(deadline)
-        rows = self._commit("EXECUTE forget(%s, %s)", (names, expires), end)
+        rows = self._change("EXECUTE forget(%s, %s)", (names,), deadline)
         if len(rows) < len(names):
             # Another session may have deleted the rest, and have been told not to wait.
-            self._commit(statements.WAIT_FOR_STANDBY, None, end)
+            self._commit(statements.WAIT_FOR_STANDBY, None, deadline)
         return {name: True for name, _ in rows}
 
     def flushed(self, deadline: float) -> Position:
@@ -214,22 +233,42 @@ class PostgreSQLConnection:
                 return []
             raise
 
+    def end(self, backend: Backend, deadline: float) -> bool:
+        """End the process of a connection that broke; return whether it is gone.
+
+        If it is, so is what it had to do. A server that took over from its own has none of that
+        number, and the old primary is taken to be fenced.
+        """
+        return not self.execute(_END_BACKEND, backend._asdict(), deadline)
+
     def close(self) -> None:
         self._connection.close()
 
     def _end(self, deadline: float) -> float:
         return min(deadline, time.monotonic() + self._statement_timeout)
 
-    def _limits(self, deadline: float) -> tuple[float, datetime]:
-        """Until when to wait for a write, and by the server's clock, until when it may be done.
+    def _change(
+        self, sql: str, parameters: tuple[Any, ...], deadline: float
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement that changes rows, and is told the time after which it must not.
 
-        Raises DatabaseUnavailable if there is no time: then nothing is to be sent.
+        Raises DatabaseUnavailable if there is no time: then nothing is sent. Raises
+        OutcomeUnknown if the session broke, and its server may not know that yet.
         """
         now, end = time.monotonic(), self._end(deadline)
         if end <= now:
             raise DatabaseUnavailable("no time was left for a write")
-        expires = now + (end - now) * SERVER_SHARE
-        return end, self._clock + timedelta(seconds=expires - self._clock_read)
+        until = now + (end - now) * SERVER_SHARE
+        backend = self._backend
+        expires = backend.clock + timedelta(seconds=until - self._clock_read)
+        try:
+            return self._commit(sql, (*parameters, expires), end)
+        except ConnectionBroken as ex:
+            if getattr(ex.__cause__, "pgcode", None) is not None:
+                raise  # the server has said that it is over
+            raise OutcomeUnknown(
+                str(ex), until, lambda other, deadline: other.end(backend, deadline)
+            ) from ex
 
     def _commit(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
         """Run a statement that writes; raises DatabaseUnavailable if the server warned of it.

@@ -20,6 +20,10 @@ class _Pair:
     client: socket.socket
     server: socket.socket
     gate: threading.Event
+    #: Whether bytes of the client wait for the gate.
+    kept: bool = False
+    #: Whether they pass although the client has reset the connection.
+    late: bool = False
 
 
 class Proxy:
@@ -66,6 +70,21 @@ class Proxy:
         held, self._gate = self._gate, _open_gate()
         held.clear()
         return held
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything that a client has sent is held."""
+        return any(pair.kept for pair in self._pairs)
+
+    def reset_clients(self) -> None:
+        """Reset the connections whose bytes are held, for the clients alone.
+
+        The bytes are delivered when they are let go, and then the connection ends.
+        """
+        for pair in list(self._pairs):
+            if pair.kept:
+                pair.late = True
+                _reset(pair.client)
 
     def reset(self) -> None:
         """Reset every connection that is open."""
@@ -120,17 +139,24 @@ class Proxy:
             while data := source.recv(65536):
                 if self.delay:
                     time.sleep(self.delay)
+                pair.kept = source is pair.client and not pair.gate.is_set()
                 pair.gate.wait()
-                if source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                if not pair.late and source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise ConnectionResetError
                 while data and self._mode == TRICKLE and source is pair.server:
                     target.sendall(data[:1])
                     data = data[1:]
                     time.sleep(DRIP)
                 target.sendall(data)
+                if source is pair.client:
+                    pair.kept = False
             pair.gate.wait()
         except OSError:
             self._pairs.discard(pair)
+            if pair.late and source is pair.client:
+                with contextlib.suppress(OSError):
+                    target.shutdown(socket.SHUT_WR)
+                return
             _reset(source)
             _reset(target)
             return

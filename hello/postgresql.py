@@ -126,25 +126,62 @@ _END_BACKEND = """
 """
 
 
+class History(NamedTuple):
+    """What one primary and its replicas have in common."""
+
+    #: initdb's identifier.
+    system: int
+    #: It grows with each failover.
+    timeline: int
+
+
 class Position(NamedTuple):
     """A place in the write-ahead log of one primary and its replicas."""
 
-    #: What they have in common: initdb's system identifier, and the number of the timeline,
-    #: which grows with each failover. None if they may not be read.
-    history: tuple[int, int] | None
+    #: None if it may not be read.
+    history: History | None
     lsn: int
 
 
-class PostgreSQLConnection:
-    """See `hello.database.Connection`. `configure` must be called first."""
+class Newest:
+    """The newest history that any connection of one route to a primary has shown.
 
-    def __init__(self, connection: _GreenConnection, statement_timeout: float) -> None:
+    A primary that was paused, or cut off, while a standby took over, goes on as if nothing had
+    happened: whoever knows better must not believe it.
+    """
+
+    def __init__(self) -> None:
+        self.history: History | None = None
+
+    def learn(self, history: History | None) -> None:
+        if history is not None and not self.outdates(history):
+            self.history = history
+
+    def outdates(self, history: History | None) -> bool:
+        """Whether it is that of an older primary."""
+        return (
+            self.history is not None
+            and history is not None
+            and self.history.system == history.system
+            and self.history.timeline > history.timeline
+        )
+
+
+class PostgreSQLConnection:
+    """See `hello.database.Connection`. `configure` must be called first.
+
+    It is broken, also under a statement, if `newest` has learned of a newer primary.
+    """
+
+    def __init__(
+        self, connection: _GreenConnection, statement_timeout: float, newest: Newest
+    ) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
         self._statement_timeout = statement_timeout
         self._can_forget = False
-        self._system: int | None = None
-        self.history: tuple[int, int] | None = None
+        self._newest = newest
+        self.history: History | None = None
         self._backend = Backend(0, datetime.min, datetime.min)
         #: What time.monotonic() said when the server's clock was read.
         self._clock_read = 0.0
@@ -156,14 +193,16 @@ class PostgreSQLConnection:
         self._backend, self._clock_read = Backend(*backend), time.monotonic()
         if may_know_history:
             # On a standby the timeline is that of its last restartpoint: it may be behind
-            # after a failover, and then the standby is not used for a while.
+            # after a failover, and then the standby is not used for a while. A primary's is that
+            # of its log, whose files' names begin with it; its last checkpoint may be older.
             sql = """
-                SELECT system_identifier,
-                    greatest(timeline_id, min_recovery_end_timeline)
+                SELECT system_identifier, greatest(timeline_id, min_recovery_end_timeline),
+                    CASE WHEN NOT pg_is_in_recovery()
+                        THEN pg_walfile_name(pg_current_wal_flush_lsn()) END
                 FROM pg_control_system(), pg_control_checkpoint(), pg_control_recovery()
             """
-            self._system, timeline = self.execute(sql, None, deadline)[0]
-            self.history = (int(self._system or 0), timeline)
+            [(system, timeline, file)] = self.execute(sql, None, deadline)
+            self.history = History(system, _timeline(file) if file else timeline)
 
     def prepare(self, deadline: float) -> None:
         self.execute(_PREPARE, None, deadline)
@@ -192,8 +231,8 @@ class PostgreSQLConnection:
         """How far the log of this primary is on disk: past every acknowledged write."""
         sql = "SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_flush_lsn() AS lsn"
         [(lsn, file)] = self.execute(sql, None, deadline)
-        # The name of a file of the log begins with the timeline.
-        history = None if self._system is None else (int(self._system), int(file[:8], 16))
+        known = self.history
+        history = known and History(known.system, _timeline(file))
         return Position(history, _lsn(lsn))
 
     def find_replayed(
@@ -287,9 +326,10 @@ class PostgreSQLConnection:
     def execute(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
         """Run one statement; translate what the driver raises."""
         self._connection.deadline = self._end(deadline)
+        self._check_history()
         try:
             self._cursor.execute(sql, parameters)
-            return self._cursor.fetchall() if self._cursor.description else []
+            rows = self._cursor.fetchall() if self._cursor.description else []
         except (_TimedOut, errors.QueryCanceled) as ex:
             raise DatabaseUnavailable("the statement did not finish in time") from ex
         except errors.DivisionByZero as ex:
@@ -298,6 +338,13 @@ class PostgreSQLConnection:
             raise Rejected("the database cannot store this value") from ex
         except psycopg2.Error as ex:
             raise ConnectionBroken(_reason(ex)) from ex
+        # Meanwhile it may have become known that nobody will see what was committed there.
+        self._check_history()
+        return rows
+
+    def _check_history(self) -> None:
+        if self._newest.history is not self.history and self._newest.outdates(self.history):
+            raise ConnectionBroken("a newer primary has taken over from this one")
 
 
 class PostgreSQL:
@@ -321,6 +368,7 @@ class PostgreSQL:
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
         self._first = 0
+        self._newest = Newest()
         # For the whole process. Connections of other classes just wait without an end.
         extensions.set_wait_callback(_wait)
 
@@ -349,9 +397,13 @@ class PostgreSQL:
         except psycopg2.Error as ex:
             raise DatabaseUnavailable(_reason(ex)) from ex
         raw.autocommit = True
-        connection = PostgreSQLConnection(raw, self._statement_timeout)
+        connection = PostgreSQLConnection(raw, self._statement_timeout, self._newest)
         try:
             connection.configure(deadline)
+            if self._takes_writes:
+                self._newest.learn(connection.history)
+                if self._newest.outdates(connection.history):
+                    raise DatabaseUnavailable("a newer primary has taken over from this one")
         except BaseException:
             connection.close()
             raise
@@ -396,6 +448,11 @@ def _is_harmless(notice: str) -> bool:
     the end of the session, after the answer.
     """
     return "must be vacuumed" in notice or notice.startswith("FATAL")
+
+
+def _timeline(file: str) -> int:
+    """The one with which the name of a file of the write-ahead log begins."""
+    return int(file[:8], 16)
 
 
 def _lsn(text: str) -> int:

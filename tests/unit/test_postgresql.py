@@ -8,7 +8,7 @@ import pytest
 from psycopg2 import OperationalError, errors
 
 from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown
-from hello.postgresql import PostgreSQLConnection
+from hello.postgresql import Newest, PostgreSQLConnection
 
 BORN = date(1990, 5, 17)
 
@@ -44,7 +44,7 @@ def notes() -> Notes:
 @pytest.fixture
 def connection(notes: Notes) -> PostgreSQLConnection:
     """A connection to a server whose clock says what ours does."""
-    connection: Any = PostgreSQLConnection(notes, 2.0)  # type: ignore[arg-type]
+    connection: Any = PostgreSQLConnection(notes, 2.0, Newest())  # type: ignore[arg-type]
     clock = datetime.fromtimestamp(time.time(), UTC)
     notes.answer = [(False, 1, clock, clock)]
     connection.configure(time.monotonic() + 5)

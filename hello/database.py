@@ -7,8 +7,16 @@ from datetime import date
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+import gevent
+
 from hello import schema, telemetry
-from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected, SchemaOutdated
+from hello.errors import (
+    ConnectionBroken,
+    DatabaseUnavailable,
+    OutcomeUnknown,
+    Rejected,
+    SchemaOutdated,
+)
 from hello.models import Birthday
 
 log = logging.getLogger(__name__)
@@ -40,6 +48,9 @@ class Connection(Protocol):
 
     def close(self) -> None: ...
 
+
+#: Seconds between two questions whether a statement that may still arrive is over.
+POLL_INTERVAL = 0.02
 
 #: Seconds for which a connection is trusted to have the schema that it was seen to have.
 SCHEMA_TERM = 5.0
@@ -175,7 +186,7 @@ class Session(Generic[AnyConnection]):
             except ConnectionBroken:
                 # The database may have restarted while nothing was asked, or failed over.
                 # Both statements can be repeated: an upsert that was committed after all
-                # finds its date stored.
+                # finds its date stored. None that may still arrive is left: see _settle.
                 telemetry.RETRIES.add(self._kind)
                 result = self._call_once(operation, deadline, statement)
         except DatabaseUnavailable as ex:
@@ -221,6 +232,10 @@ class Session(Generic[AnyConnection]):
         except Rejected:
             self._connection = connection
             raise
+        except OutcomeUnknown as ex:
+            connection.close()
+            self._settle(ex)
+            raise
         except BaseException:
             connection.close()
             raise
@@ -228,3 +243,21 @@ class Session(Generic[AnyConnection]):
             self._observers[statement](time.monotonic() - start)
         self._connection = connection
         return result
+
+    def _settle(self, unknown: OutcomeUnknown) -> None:
+        """Wait until that statement cannot take effect any more.
+
+        If it arrived later than what is done after this, it would undo that.
+        """
+        is_over = False
+        while not is_over and (left := unknown.until - time.monotonic()) > 0:
+            try:
+                is_over = self._call_once(
+                    lambda connection: unknown.is_over(connection, unknown.until),
+                    unknown.until,
+                    telemetry.OTHER,
+                )
+            except DatabaseUnavailable:
+                is_over = False  # nobody can be asked yet
+            if not is_over:
+                gevent.sleep(min(POLL_INTERVAL, left))

@@ -6,12 +6,16 @@
     │   ├── DeadlineExceeded     the request's time is up
     │   └── DatabaseUnavailable  no connection, or the statement did not finish
     │       ├── ConnectionBroken it broke under a statement: worth one more try
+    │       │   └── OutcomeUnknown   which writes, and may still arrive
     │       ├── Misconfigured    a mounted setting is wrong: nobody was asked
     │       └── SchemaOutdated   the database waits for `python -m hello migrate`
     └── Rejected                 the database refuses this very value
 
 A message is for the log; it holds no URI, password, username or date. Clients see `detail`.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 
 class ServiceError(Exception):
@@ -41,6 +45,20 @@ class DatabaseUnavailable(Unavailable):
 
 class ConnectionBroken(DatabaseUnavailable):
     pass
+
+
+class OutcomeUnknown(ConnectionBroken):
+    """A statement that writes was sent, and its session broke without a word from the server.
+
+    Until `until`, in terms of time.monotonic(), it can take effect, wherever it is now. `is_over`
+    is told a new connection and a deadline: it ends the session if it can, and says whether it
+    is gone. What may be raised by connections, it raises too.
+    """
+
+    def __init__(self, reason: str, until: float, is_over: Callable[[Any, float], bool]) -> None:
+        super().__init__(reason)
+        self.until = until
+        self.is_over = is_over
 
 
 class Misconfigured(DatabaseUnavailable):

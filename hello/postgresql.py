@@ -18,7 +18,7 @@ from gevent.socket import wait_read, wait_write
 from psycopg2 import errors, extensions
 
 from hello import resolver, schema, statements
-from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
+from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Rejected
 from hello.models import Birthday, CacheStanding, Generation
 
 #: What libpq is told unless the URI says otherwise.
@@ -69,7 +69,8 @@ def _settings(statement_timeout: float) -> str:
         SET default_transaction_isolation = 'read committed';
         SELECT has_function_privilege('pg_control_system()', 'execute')
             AND has_function_privilege('pg_control_checkpoint()', 'execute')
-            AND has_function_privilege('pg_control_recovery()', 'execute'), clock_timestamp();
+            AND has_function_privilege('pg_control_recovery()', 'execute'),
+            pg_backend_pid(), pg_postmaster_start_time(), clock_timestamp();
     """
 
 
@@ -107,43 +108,102 @@ def _wait(connection: Any) -> None:
             wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
 
 
+class Backend(NamedTuple):
+    """The process of a server that serves one connection."""
+
+    pid: int
+    #: When its server was started: another server has other processes.
+    server_started: datetime
+    #: When it was there, by that server's clock. One that gets its number later began later.
+    clock: datetime
+
+
+# A role that may not see when a process began may not end it either: it is there.
+_END_BACKEND = """
+    SELECT CASE WHEN backend_start <= %(clock)s THEN pg_terminate_backend(pid) END
+    FROM pg_stat_activity
+    WHERE pid = %(pid)s AND (backend_start <= %(clock)s) IS NOT FALSE
+        AND pg_postmaster_start_time() = %(server_started)s
+"""
+
+
+class History(NamedTuple):
+    """What one primary and its replicas have in common."""
+
+    #: initdb's identifier.
+    system: int
+    #: It grows with each failover.
+    timeline: int
+
+
 class Position(NamedTuple):
     """A place in the write-ahead log of one primary and its replicas."""
 
-    #: What they have in common: initdb's system identifier, and the number of the timeline,
-    #: which grows with each failover. None if they may not be read.
-    history: tuple[int, int] | None
+    #: None if it may not be read.
+    history: History | None
     lsn: int
 
 
-class PostgreSQLConnection:
-    """See `hello.database.Connection`. `configure` must be called first."""
+class Newest:
+    """The newest history that any connection of one route to a primary has shown.
 
-    def __init__(self, connection: _GreenConnection, statement_timeout: float) -> None:
+    A primary that was paused, or cut off, while a standby took over, goes on as if nothing had
+    happened: whoever knows better must not believe it.
+    """
+
+    def __init__(self) -> None:
+        self.history: History | None = None
+
+    def learn(self, history: History | None) -> None:
+        if history is not None and not self.outdates(history):
+            self.history = history
+
+    def outdates(self, history: History | None) -> bool:
+        """Whether it is that of an older primary."""
+        return (
+            self.history is not None
+            and history is not None
+            and self.history.system == history.system
+            and self.history.timeline > history.timeline
+        )
+
+
+class PostgreSQLConnection:
+    """See `hello.database.Connection`. `configure` must be called first.
+
+    It is broken, also under a statement, if `newest` has learned of a newer primary.
+    """
+
+    def __init__(
+        self, connection: _GreenConnection, statement_timeout: float, newest: Newest
+    ) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
         self._statement_timeout = statement_timeout
         self._can_forget = False
-        self._system: int | None = None
-        self.history: tuple[int, int] | None = None
-        #: What the server's clock said, and what time.monotonic() said then.
-        self._clock = datetime.min
+        self._newest = newest
+        self.history: History | None = None
+        self._backend = Backend(0, datetime.min, datetime.min)
+        #: What time.monotonic() said when the server's clock was read.
         self._clock_read = 0.0
 
     def configure(self, deadline: float) -> None:
         rows = self.execute(_settings(self._statement_timeout), None, deadline)
         # The server read its clock a little before: a time reckoned from it is early, not late.
-        self._clock, self._clock_read = rows[0][1], time.monotonic()
-        if rows[0][0]:
+        may_know_history, *backend = rows[0]
+        self._backend, self._clock_read = Backend(*backend), time.monotonic()
+        if may_know_history:
             # On a standby the timeline is that of its last restartpoint: it may be behind
-            # after a failover, and then the standby is not used for a while.
+            # after a failover, and then the standby is not used for a while. A primary's is that
+            # of its log, whose files' names begin with it; its last checkpoint may be older.
             sql = """
-                SELECT system_identifier,
-                    greatest(timeline_id, min_recovery_end_timeline)
+                SELECT system_identifier, greatest(timeline_id, min_recovery_end_timeline),
+                    CASE WHEN NOT pg_is_in_recovery()
+                        THEN pg_walfile_name(pg_current_wal_flush_lsn()) END
                 FROM pg_control_system(), pg_control_checkpoint(), pg_control_recovery()
             """
-            self._system, timeline = self.execute(sql, None, deadline)[0]
-            self.history = (int(self._system or 0), timeline)
+            [(system, timeline, file)] = self.execute(sql, None, deadline)
+            self.history = History(system, _timeline(file) if file else timeline)
 
     def prepare(self, deadline: float) -> None:
         self.execute(_PREPARE, None, deadline)
@@ -155,23 +215,25 @@ class PostgreSQLConnection:
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         names = sorted(dates)
         born = [dates[name].isoformat() for name in names]
-        end, expires = self._limits(deadline)
-        return dict(self._commit("EXECUTE save(%s, %s::date[], %s)", (names, born, expires), end))
+        return dict(self._change("EXECUTE save(%s, %s::date[], %s)", (names, born), deadline))
 
     def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
+        names = list(usernames)
         if not self._can_forget:
             self.execute(_PREPARE_FORGET, None, deadline)
             self._can_forget = True
-        end, expires = self._limits(deadline)
-        rows = self._commit("EXECUTE forget(%s, %s)", (list(usernames), expires), end)
+        rows = self._change("EXECUTE forget(%s, %s)", (names,), deadline)
+        if len(rows) < len(names):
+            # Another session may have deleted the rest, and have been told not to wait.
+            self._commit(statements.WAIT_FOR_STANDBY, None, deadline)
         return {name: True for name, _ in rows}
 
     def flushed(self, deadline: float) -> Position:
         """How far the log of this primary is on disk: past every acknowledged write."""
         sql = "SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_flush_lsn() AS lsn"
         [(lsn, file)] = self.execute(sql, None, deadline)
-        # The name of a file of the log begins with the timeline.
-        history = None if self._system is None else (int(self._system), int(file[:8], 16))
+        known = self.history
+        history = known and History(known.system, _timeline(file))
         return Position(history, _lsn(lsn))
 
     def find_replayed(
@@ -217,22 +279,42 @@ class PostgreSQLConnection:
                 return []
             raise
 
+    def end(self, backend: Backend, deadline: float) -> bool:
+        """End the process of a connection that broke; return whether it is gone.
+
+        If it is, so is what it had to do. A server that took over from its own has none of that
+        number, and the old primary is taken to be fenced.
+        """
+        return not self.execute(_END_BACKEND, backend._asdict(), deadline)
+
     def close(self) -> None:
         self._connection.close()
 
     def _end(self, deadline: float) -> float:
         return min(deadline, time.monotonic() + self._statement_timeout)
 
-    def _limits(self, deadline: float) -> tuple[float, datetime]:
-        """Until when to wait for a write, and by the server's clock, until when it may be done.
+    def _change(
+        self, sql: str, parameters: tuple[Any, ...], deadline: float
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement that changes rows, and is told the time after which it must not.
 
-        Raises DatabaseUnavailable if there is no time: then nothing is to be sent.
+        Raises DatabaseUnavailable if there is no time: then nothing is sent. Raises
+        OutcomeUnknown if the session broke, and its server may not know that yet.
         """
         now, end = time.monotonic(), self._end(deadline)
         if end <= now:
             raise DatabaseUnavailable("no time was left for a write")
-        expires = now + (end - now) * SERVER_SHARE
-        return end, self._clock + timedelta(seconds=expires - self._clock_read)
+        until = now + (end - now) * SERVER_SHARE
+        backend = self._backend
+        expires = backend.clock + timedelta(seconds=until - self._clock_read)
+        try:
+            return self._commit(sql, (*parameters, expires), end)
+        except ConnectionBroken as ex:
+            if getattr(ex.__cause__, "pgcode", None) is not None:
+                raise  # the server has said that it is over
+            raise OutcomeUnknown(
+                str(ex), until, lambda other, deadline: other.end(backend, deadline)
+            ) from ex
 
     def _commit(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
         """Run a statement that writes; raises DatabaseUnavailable if the server warned of it.
@@ -251,9 +333,10 @@ class PostgreSQLConnection:
     def execute(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
         """Run one statement; translate what the driver raises."""
         self._connection.deadline = self._end(deadline)
+        self._check_history()
         try:
             self._cursor.execute(sql, parameters)
-            return self._cursor.fetchall() if self._cursor.description else []
+            rows = self._cursor.fetchall() if self._cursor.description else []
         except (_TimedOut, errors.QueryCanceled) as ex:
             raise DatabaseUnavailable("the statement did not finish in time") from ex
         except errors.DivisionByZero as ex:
@@ -262,6 +345,13 @@ class PostgreSQLConnection:
             raise Rejected("the database cannot store this value") from ex
         except psycopg2.Error as ex:
             raise ConnectionBroken(_reason(ex)) from ex
+        # Meanwhile it may have become known that nobody will see what was committed there.
+        self._check_history()
+        return rows
+
+    def _check_history(self) -> None:
+        if self._newest.history is not self.history and self._newest.outdates(self.history):
+            raise ConnectionBroken("a newer primary has taken over from this one")
 
 
 class PostgreSQL:
@@ -285,6 +375,7 @@ class PostgreSQL:
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
         self._first = 0
+        self._newest = Newest()
         # For the whole process. Connections of other classes just wait without an end.
         extensions.set_wait_callback(_wait)
 
@@ -313,9 +404,13 @@ class PostgreSQL:
         except psycopg2.Error as ex:
             raise DatabaseUnavailable(_reason(ex)) from ex
         raw.autocommit = True
-        connection = PostgreSQLConnection(raw, self._statement_timeout)
+        connection = PostgreSQLConnection(raw, self._statement_timeout, self._newest)
         try:
             connection.configure(deadline)
+            if self._takes_writes:
+                self._newest.learn(connection.history)
+                if self._newest.outdates(connection.history):
+                    raise DatabaseUnavailable("a newer primary has taken over from this one")
         except BaseException:
             connection.close()
             raise
@@ -361,6 +456,11 @@ def _is_harmless(notice: str) -> bool:
     the end of the session, after the answer.
     """
     return "must be vacuumed" in notice or notice.startswith("FATAL")
+
+
+def _timeline(file: str) -> int:
+    """The one with which the name of a file of the write-ahead log begins."""
+    return int(file[:8], 16)
 
 
 def _lsn(text: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from peewee import (
     EXCLUDED,
     SQL,
+    Case,
     Database,
     Expression,
     NodeList,
@@ -29,7 +30,8 @@ class Statements(NamedTuple):
     version) of the rows that it created or changed. `forget` takes usernames; it returns
     those of the rows that it deleted. PostgreSQL's `save` and `forget` take one more
     parameter, a time of its own clock: they divide by zero, and change nothing, rather than
-    change a row after it.
+    change a row after it. Where a synchronous standby is named, its commit of a date that is
+    stored already waits for that standby as every other does.
     `find_replayed`, for a replica, is `find` with the setting `hello.replayed` before each
     row, and one row of it and nulls if no user exists.
     """
@@ -43,6 +45,11 @@ class Statements(NamedTuple):
 #: Where a replica's session keeps how far it had replayed before the rows were read.
 REPLAYED = "hello.replayed"
 
+#: Whether a commit waits for a standby; `WAIT_FOR_STANDBY` writes something for it to wait for.
+_STANDBY_IS_NAMED = "current_setting('synchronous_standby_names') <> ''"
+_WRITE_MESSAGE = "pg_logical_emit_message(true, 'hello', '')"
+WAIT_FOR_STANDBY = f"SELECT {_WRITE_MESSAGE} WHERE {_STANDBY_IS_NAMED}"
+
 _NOW = SQL("CURRENT_TIMESTAMP")
 _NEW_NAME, _NEW_DATE = SQL("new.username"), SQL("new.date_of_birth")
 
@@ -51,13 +58,15 @@ def _find(is_one_of_the_names: Any) -> Any:
     return User.select(User.username, User.date_of_birth, User.version).where(is_one_of_the_names)
 
 
-def _save(new: Any, is_distinct_from: str, in_time: Any) -> Any:
+def _save(new: Any, is_distinct_from: str, in_time: Any, stored: Any = None) -> Any:
     """An upsert of `new`, a table (username, date_of_birth).
 
     The first WHERE drops a date that is stored already before it becomes an insert:
     `ON CONFLICT … WHERE` alone locks the row, takes a transaction id and writes WAL
     just to change nothing. It is a scalar subquery rather than a join so that rows
     are inserted in the order given: batches sorted by username cannot deadlock.
+
+    `stored` is false, and is asked only for such a date.
 
     The second WHERE is for another writer that stored the same date meanwhile.
 
@@ -66,7 +75,10 @@ def _save(new: Any, is_distinct_from: str, in_time: Any) -> Any:
     """
     known = User.alias("known")
     known_date = known.select(known.date_of_birth).where(known.username == _NEW_NAME)
-    differs = Expression(known_date, is_distinct_from, _NEW_DATE)
+    differs: Any = Expression(known_date, is_distinct_from, _NEW_DATE)
+    if stored is not None:
+        # Unlike OR, CASE says in which order.
+        differs = Case(None, [(differs, SQL("true"))], stored)
     return (
         User.insert_from(
             Select([new], [_NEW_NAME, _NEW_DATE, SQL("1"), _NOW, _NOW]).where(differs),
@@ -101,6 +113,16 @@ def _in_time(expires: str) -> SQL:
     return SQL(f"(1 / (clock_timestamp() < {expires}::timestamptz)::int)")
 
 
+def _made_durable() -> SQL:
+    """False, for a row that is stored already, and the commit waits for a standby if one is named.
+
+    Whoever stored it may wait still, or have been told to wait no longer: the row is seen then.
+    The message, which is never null and which nobody reads, gives this commit a place in the log
+    after that one.
+    """
+    return SQL(f"CASE WHEN {_STANDBY_IS_NAMED} THEN {_WRITE_MESSAGE} IS NULL ELSE false END")
+
+
 def _compile(database: Database, query: Any) -> str:
     text, parameters = query.bind(database).sql()
     assert not parameters, "a value was compiled into the statement"
@@ -115,7 +137,7 @@ def _postgresql() -> Statements:
     find = _compile(database, _find(named))
     return Statements(
         find=find,
-        save=_compile(database, _save(new, "IS DISTINCT FROM", _in_time("$3"))),
+        save=_compile(database, _save(new, "IS DISTINCT FROM", _in_time("$3"), _made_durable())),
         forget=_compile(database, _forget(named, _in_time("$2"))),
         find_replayed=f"SELECT current_setting('{REPLAYED}'), found.*"
         f" FROM (SELECT) AS always LEFT JOIN ({find}) AS found ON true",

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from itertools import count
@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import psycopg2
 
-from tests.system.processes import eventually, free_port
+from tests.system.processes import eventually, free_port, stopped
 
 #: Who runs PostgreSQL when the tests run as root, which PostgreSQL refuses.
 UNPRIVILEGED = "nobody"
@@ -130,6 +130,17 @@ class Cluster:
     def restart(self, mode: str = "fast") -> None:
         self.stop(mode)
         self.start()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the postmaster and everything it started, and let all of it go on."""
+        postmaster = self.pid
+        with ExitStack() as stack:
+            stack.enter_context(stopped(postmaster))
+            children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text()
+            for child in children.split():
+                stack.enter_context(stopped(int(child)))
+            yield
 
     def kill(self) -> None:
         """kill -9 of the postmaster and everything it started."""

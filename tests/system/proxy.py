@@ -20,7 +20,12 @@ class _Pair:
     client: socket.socket
     server: socket.socket
     gate: threading.Event
+    #: Whether the client is reset as soon as it sends something, which is delivered later.
     late: bool = False
+    #: Whether bytes of the client wait for the gate.
+    kept: bool = False
+    #: Whether they pass although the client's side was reset.
+    half_reset: bool = False
 
 
 class Proxy:
@@ -76,6 +81,21 @@ class Proxy:
         held.clear()
         return held
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything that a client has sent is held."""
+        return any(pair.kept for pair in self._pairs)
+
+    def reset_clients(self) -> None:
+        """Reset the connections whose bytes are held, for the clients alone.
+
+        The bytes are delivered when they are let go, and then the connection ends.
+        """
+        for pair in list(self._pairs):
+            if pair.kept:
+                pair.half_reset = True
+                _reset(pair.client)
+
     def reset(self) -> None:
         """Reset every connection that is open."""
         for pair in list(self._pairs):
@@ -129,8 +149,9 @@ class Proxy:
             while data := source.recv(65536):
                 if self.delay:
                     time.sleep(self.delay)
+                pair.kept = source is pair.client and not pair.gate.is_set()
                 pair.gate.wait()
-                if source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                if not pair.half_reset and source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise ConnectionResetError
                 if pair.late and source is pair.client:
                     self._deliver_late(pair, data)
@@ -140,9 +161,15 @@ class Proxy:
                     data = data[1:]
                     time.sleep(DRIP)
                 target.sendall(data)
+                if source is pair.client:
+                    pair.kept = False
             pair.gate.wait()
         except OSError:
             self._pairs.discard(pair)
+            if pair.half_reset and source is pair.client:
+                with contextlib.suppress(OSError):
+                    target.shutdown(socket.SHUT_WR)
+                return
             _reset(source)
             _reset(target)
             return

@@ -135,8 +135,8 @@ def test_nobody_is_answered_before_the_commit(migrated_cluster: Cluster) -> None
         )
         assert client.put("alice", "1990-05-18").status == 503
         assert client.put("bob", "1990-05-18").status == 503
-        # The same date needs no commit.
-        assert client.put("alice", "1990-05-17").status == 204
+        # A standby may lack the same date as well.
+        assert client.put("alice", "1990-05-17").status == 503
 
         migrated_cluster.query("ALTER SYSTEM RESET synchronous_standby_names")
         migrated_cluster.query("SELECT pg_reload_conf()")
@@ -231,6 +231,70 @@ def test_a_commit_that_was_told_not_to_wait_for_a_standby_is_not_acknowledged(
             assert client.receive().status == 503
         eventually(lambda: client.put("alice", "1990-05-19").status == 204)
         assert "a standby may lack it" in service.log
+
+
+@pytest.fixture
+def standby(migrated_cluster: Cluster) -> Iterator[Cluster]:
+    """One that every commit waits for."""
+    standby = Cluster().create_standby(migrated_cluster).start()
+    try:
+        with configured(migrated_cluster, synchronous_standby_names="*"):
+            eventually(lambda: synchronous(migrated_cluster))
+            yield standby
+    finally:
+        standby.destroy()
+
+
+def synchronous(cluster: Cluster) -> bool:
+    return cluster.query("SELECT sync_state FROM pg_stat_replication") == [("sync",)]
+
+
+def test_a_date_that_is_stored_already_is_acknowledged_when_a_standby_has_it(
+    migrated_cluster: Cluster, standby: Cluster
+) -> None:
+    with (
+        Service(DB_URI=migrated_cluster.uri(), **PATIENT).wait_until() as service,
+        service.client(timeout=60) as client,
+    ):
+        assert client.put("alice", "1990-05-17").status == 204
+        standby.stop("immediate")
+        client.send(*put("alice", "1990-05-18"))
+        # Its session is ended while it waits, and the date is seen: the statement is repeated.
+        first = eventually(lambda: waiting_for_a_standby(migrated_cluster))
+        migrated_cluster.query(f"SELECT pg_terminate_backend({first})")
+        eventually(lambda: _stored(migrated_cluster) == {"alice": "1990-05-18"})
+        eventually(lambda: waiting_for_a_standby(migrated_cluster) not in (None, first))
+        assert not client.answered
+        standby.start()
+        assert client.receive().status == 204
+        assert _stored(standby) == {"alice": "1990-05-18"}
+        # Nobody waits but for what was stored while the standby was away.
+        assert client.put("alice", "1990-05-18").status == 204
+
+
+def test_a_user_is_forgotten_when_a_standby_has_forgotten_him(
+    migrated_cluster: Cluster, standby: Cluster
+) -> None:
+    deadline = time.monotonic() + 60
+    route = PostgreSQL(migrated_cluster.uri, connect_timeout=5, statement_timeout=30)
+    first, second = route.connect(deadline), route.connect(deadline)
+    migrated_cluster.query("INSERT INTO users VALUES ('alice', '1990-05-17', 1, now(), now())")
+    standby.stop("immediate")
+    with ThreadPoolExecutor(1) as pool:
+        erased = pool.submit(first.forget, ["alice"], deadline)
+        pid = eventually(lambda: waiting_for_a_standby(migrated_cluster))
+        migrated_cluster.query(f"SELECT pg_cancel_backend({pid})")
+        with pytest.raises(DatabaseUnavailable, match="a standby may lack it"):
+            erased.result()
+        assert _stored(migrated_cluster) == {}
+        repeated = pool.submit(second.forget, ["alice"], deadline)
+        eventually(lambda: repeated.done() or waiting_for_a_standby(migrated_cluster))
+        assert not repeated.done()
+        standby.start()
+        assert repeated.result() == {}
+    assert _stored(standby) == {}
+    first.close()
+    second.close()
 
 
 def test_a_suspension_that_was_told_not_to_wait_for_a_standby_is_none(

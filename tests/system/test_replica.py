@@ -223,6 +223,38 @@ def test_a_replica_that_becomes_the_primary(own: Deployment) -> None:
     assert own.replica.query("SELECT date_of_birth::text FROM users", DATABASE) == [(NEW,)]
 
 
+def test_a_primary_that_goes_on_after_a_failover_is_not_believed(own: Deployment) -> None:
+    ports = f":{own.primary.port},127.0.0.1:{own.replica.port}"
+    settings = {
+        "DB_URI": own.primary.uri(DATABASE).replace(f":{own.primary.port}", ports),
+        "DB_READ_URI": "",
+        "STATEMENT_TIMEOUT": "1",
+        "CONNECT_TIMEOUT": "0.5",
+        "REQUEST_TIMEOUT": "2",
+    }
+    with own.service(**settings) as service, service.client() as client:
+        assert client.put("alice", OLD).status == 204
+        # A lane that reads and one that writes have a connection.
+        eventually(lambda: shows(client, "alice", OLD) and len(own.primary.lanes(DATABASE)) == 2)
+        own.catch_up(own.replica)
+        with own.primary.paused():
+            own.replica.promote()
+            eventually(lambda: client.put("alice", NEW).status == 204)
+        # The one that reads has asked nobody since.
+        for _ in range(10):
+            assert shows(client, "alice", NEW)
+        # Nor is the old one believed when only it can be reached.
+        own.replica.kill()
+        eventually(lambda: client.get("alice").status == 503)
+        for _ in range(3):
+            assert client.get("alice").status == 503
+            assert client.put("alice", NEWER).status == 503
+        assert own.stored()["alice"][0] == OLD
+        own.replica.start()
+        eventually(lambda: client.put("alice", NEWER).status == 204)
+        assert shows(client, "alice", NEWER)
+
+
 def test_a_replica_that_is_rebuilt(own: Deployment) -> None:
     with own.service() as service, service.client() as client:
         client.put("alice", OLD)

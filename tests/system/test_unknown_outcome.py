@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.system.postgres import Cluster
-from tests.system.processes import eventually
-from tests.system.proxy import BLACKHOLE, PASS, Proxy
+from tests.system.processes import eventually, stopped
+from tests.system.proxy import BLACKHOLE, PASS, REFUSE, Proxy
 from tests.system.service import Client, Service, put
 
 TIMEOUTS = {"STATEMENT_TIMEOUT": "2", "CONNECT_TIMEOUT": "2", "REQUEST_TIMEOUT": "3"}
@@ -66,6 +66,20 @@ def _writers(cluster: Cluster, database: str) -> list[tuple[str, str | None]]:
         " AND query LIKE 'EXECUTE save%%'",
         parameters=(database,),
     )
+
+
+def _saver(cluster: Cluster, database: str) -> int | None:
+    """The process of the one connection that has saved; it may do so again."""
+    rows = cluster.query(
+        "SELECT pid FROM pg_stat_activity WHERE datname = %s AND state = 'idle'"
+        " AND query LIKE 'EXECUTE save%%'",
+        parameters=(database,),
+    )
+    return rows[0][0] if len(rows) == 1 else None
+
+
+def _is_gone(cluster: Cluster, pid: int) -> bool:
+    return not cluster.query("SELECT FROM pg_stat_activity WHERE pid = %s", parameters=(pid,))
 
 
 def _row(name: str) -> str:
@@ -156,3 +170,54 @@ def test_a_statement_that_waits_for_the_table_changes_nothing_after_its_503(
         assert _writers(shared_cluster, database)
     eventually(lambda: not _writers(shared_cluster, database))
     assert _stored(shared_cluster, database) == {"bob": OLD}
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["repeated", "sent again"])
+def test_what_arrives_after_its_connection_was_reset_does_not_undo_a_later_write(
+    shared_cluster: Cluster,
+    database: str,
+    proxy: Proxy,
+    service: Service,
+    clients: list[Client],
+    other: Client,
+    away: bool,
+) -> None:
+    sender = clients[0]
+    assert sender.put("alice", OLD).status == 204
+    pid = eventually(lambda: _saver(shared_cluster, database))
+    late = proxy.hold()
+    sender.send(*put("alice", NEW))
+    eventually(lambda: proxy.keeps)
+    if away:
+        proxy.mode = REFUSE
+    proxy.reset_clients()
+    assert sender.receive().status == (503 if away else 204)
+    proxy.mode = PASS
+    if away:
+        eventually(lambda: sender.put("alice", NEW).status == 204)
+    assert other.put("alice", NEWEST).status == 204
+    late.set()
+    eventually(lambda: not proxy.keeps)
+    eventually(lambda: _is_gone(shared_cluster, pid))
+    assert _stored(shared_cluster, database) == {"alice": NEWEST}
+    assert sender.get("alice").body == other.get("alice").body
+
+
+def test_what_its_server_cannot_end_is_not_repeated_in_its_time(
+    shared_cluster: Cluster, database: str, proxy: Proxy, clients: list[Client], other: Client
+) -> None:
+    sender = clients[0]
+    assert sender.put("alice", OLD).status == 204
+    pid = eventually(lambda: _saver(shared_cluster, database))
+    late = proxy.hold()
+    with stopped(pid):
+        sender.send(*put("alice", NEW))
+        eventually(lambda: proxy.keeps)
+        proxy.reset_clients()
+        answer = sender.receive().status
+        assert other.put("alice", NEWEST).status == 204
+        late.set()
+        eventually(lambda: not proxy.keeps)
+    eventually(lambda: _is_gone(shared_cluster, pid))
+    assert answer in (204, 503)
+    assert _stored(shared_cluster, database) == {"alice": NEWEST}

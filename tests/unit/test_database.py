@@ -13,6 +13,7 @@ from hello.database import Current, Session
 from hello.errors import (
     ConnectionBroken,
     DatabaseUnavailable,
+    OutcomeUnknown,
     Rejected,
     SchemaOutdated,
     ServiceError,
@@ -138,6 +139,64 @@ def test_a_batch_is_not_repeated_twice(
     assert route.closed == [True, True]
     route.prepare = lambda connection: None
     assert session({"a": 1}, deadline) == {"a": 3}
+
+
+def test_what_may_still_arrive_is_repeated_once_it_is_over(
+    route: FakeRoute, session: Callable, deadline: float
+) -> None:
+    session({"a": 1}, deadline)
+    asked: list[int] = []
+
+    def is_over(connection: FakeConnection, end: float) -> bool:
+        assert route.connections[0].closed
+        assert connection.batches == []
+        asked.append(connection.number)
+        return len(asked) == 3
+
+    route.connections[0].script = [OutcomeUnknown("reset", deadline, is_over)]
+    assert session({"b": 1}, deadline) == {"b": 2}
+    assert asked == [2, 2, 2]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_what_may_still_arrive_is_neither_repeated_nor_answered_in_its_time(
+    route: FakeRoute, session: Callable, deadline: float, answers: bool
+) -> None:
+    session({"a": 1}, deadline)
+    until = time.monotonic() + 0.2
+
+    def is_over(connection: FakeConnection, end: float) -> bool:
+        assert end == until
+        if not answers:
+            raise ConnectionBroken("gone again")
+        return False
+
+    route.connections[0].script = [OutcomeUnknown("reset", until, is_over)]
+    assert session({"b": 1}, deadline)["b"] > 1
+    assert time.monotonic() >= until
+
+
+def test_nobody_hears_of_a_database_that_is_away_while_a_statement_may_arrive_there(
+    route: FakeRoute, session: Callable, deadline: float
+) -> None:
+    session({"a": 1}, deadline)
+    until = time.monotonic() + 0.2
+    route.connections[0].script = [OutcomeUnknown("reset", until, lambda connection, end: True)]
+    route.down = DatabaseUnavailable("refused")
+    with pytest.raises(DatabaseUnavailable, match="refused"):
+        session({"b": 1}, deadline)
+    assert time.monotonic() >= until
+
+
+def test_a_repeated_statement_that_may_still_arrive_is_waited_for_as_well(
+    route: FakeRoute, session: Callable, deadline: float
+) -> None:
+    until = time.monotonic() + 0.2
+    unknown = OutcomeUnknown("reset", until, lambda connection, end: False)
+    route.prepare = lambda connection: connection.script.append(unknown)
+    with pytest.raises(OutcomeUnknown):
+        session({"a": 1}, deadline)
+    assert time.monotonic() >= until
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
-from psycopg2 import errors
+from psycopg2 import OperationalError, errors
 
-from hello.errors import ConnectionBroken, DatabaseUnavailable
-from hello.postgresql import PostgreSQLConnection
+from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown
+from hello.postgresql import Newest, PostgreSQLConnection
 
 BORN = date(1990, 5, 17)
 
@@ -44,8 +44,9 @@ def notes() -> Notes:
 @pytest.fixture
 def connection(notes: Notes) -> PostgreSQLConnection:
     """A connection to a server whose clock says what ours does."""
-    connection: Any = PostgreSQLConnection(notes, 2.0)  # type: ignore[arg-type]
-    notes.answer = [(False, datetime.fromtimestamp(time.time(), UTC))]
+    connection: Any = PostgreSQLConnection(notes, 2.0, Newest())  # type: ignore[arg-type]
+    clock = datetime.fromtimestamp(time.time(), UTC)
+    notes.answer = [(False, 1, clock, clock)]
     connection.configure(time.monotonic() + 5)
     notes.sent.clear()
     notes.answer = []
@@ -78,6 +79,17 @@ def test_what_came_too_late_was_not_done_and_may_be_done_again(
     notes.answer = errors.DivisionByZero()
     with pytest.raises(ConnectionBroken, match="too late"):
         connection.save({"alice": BORN}, time.monotonic() + 5)
+
+
+def test_a_session_that_broke_without_a_word_may_still_bring_its_statement(
+    connection: PostgreSQLConnection, notes: Notes
+) -> None:
+    notes.answer = OperationalError("server closed the connection unexpectedly")
+    before = time.monotonic()
+    with pytest.raises(OutcomeUnknown) as caught:
+        connection.save({"alice": BORN}, before + 5)
+    # As long as the server is told that it may save.
+    assert caught.value.until - before == pytest.approx(1.8, abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hello.app import App, create_app
 from hello.backends import Backends
 from hello.cache import CacheConnection, Cached, CacheUnavailable, Lease, _user
 from hello.database import Session
-from hello.errors import ConnectionBroken
+from hello.errors import OutcomeUnknown
 from hello.models import Birthday, Generation
 from hello.permission import Permission
 from hello.postgresql import Position, PostgreSQL, PostgreSQLConnection
@@ -211,13 +211,8 @@ class RepeatedClaimsBackends(Backends):
 class RepeatedSaves(Session[Any]):
     """Sends a statement whose connection broke once more, and does not end the first one."""
 
-    def call(
-        self, operation: Callable[[Any], Any], deadline: float, statement: str = "other"
-    ) -> Any:
-        try:
-            return self._call_once(operation, deadline, statement)
-        except ConnectionBroken:
-            return self._call_once(operation, deadline, statement)
+    def _settle(self, unknown: OutcomeUnknown) -> None:
+        pass
 
 
 class RepeatedSavesBackends(Backends):

@@ -39,7 +39,7 @@ from hello.models import Birthday, Generation
 from hello.telemetry import count, timed
 
 #: Of the form of keys and values. It is part of each key, so that another form is another key.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 
 #: What a script says on a server of another history than was meant, before that history.
 _ANOTHER_HISTORY = "HISTORY"
@@ -126,6 +126,8 @@ class CacheConnection:
         self._lease = int(lease * 1000)
         self._ttl = int(ttl * 1000)
         self._client: Any = None
+        #: The server's; in keys since the release before has it there, and both must agree.
+        self._run_id = ""
         self._scripts: dict[str, Any] = {}
 
     def claim(self, names: Iterable[str], generation: Generation) -> dict[str, Cached]:
@@ -170,7 +172,7 @@ class CacheConnection:
     def _call(
         self, script: str, names: Iterable[str], generation: Generation, *arguments: str | int
     ) -> Any:
-        begin = f"hello:{SCHEMA_VERSION}:{generation.number}:"
+        begin = f"hello:{SCHEMA_VERSION}:{generation.number}:{self._run_id}:"
         keys = [begin + name for name in names]
         return self._scripts[script](keys, (generation.history, *arguments), self._client)
 
@@ -220,6 +222,7 @@ class CacheConnection:
         client: Any = None
         try:
             client = cache_address.connect(self._uri(), self._timeout)
+            self._run_id = client.info("server")["run_id"][:12]
         except BaseException as ex:
             if client is not None:
                 client.close()

@@ -126,14 +126,14 @@ def another(connect: Connect) -> CacheConnection:
     return connect()
 
 
-def key(name: str = "alice") -> str:
+def key(store: redis.Redis, name: str = "alice") -> str:
     """The key of a user."""
-    return f"hello:2:{G}:{name}"
+    return f"hello:1:{G}:{store.info('server')['run_id'][:12]}:{name}"
 
 
 def held(store: redis.Redis, name: str = "alice") -> Birthday | None:
     """The value that is stored for a user, if it is one."""
-    match = re.fullmatch(r"v\|(?:.*\|)?(\d+)\|(\d{4}-\d\d-\d\d)", store.get(key(name)) or "")
+    match = re.fullmatch(r"v\|(?:.*\|)?(\d+)\|(\d{4}-\d\d-\d\d)", store.get(key(store, name)) or "")
     return match and Birthday(date.fromisoformat(match[2]), int(match[1]))
 
 
@@ -174,9 +174,9 @@ def test_a_lease_ends_if_its_reader_does_not_come_back(connect: Connect) -> None
 def test_a_reader_whose_lease_ended_stores_nothing(connect: Connect, store: redis.Redis) -> None:
     slow = connect(lease=0.05)
     lease = slow.claim(["alice"])["alice"]
-    eventually(lambda: not store.exists(key()))
+    eventually(lambda: not store.exists(key(store)))
     slow.fill(lease, {"alice": Birthday(OLD, 1)})
-    assert not store.exists(key())
+    assert not store.exists(key(store))
 
 
 def test_a_user_who_does_not_exist_is_not_cached(
@@ -184,7 +184,7 @@ def test_a_user_who_does_not_exist_is_not_cached(
 ) -> None:
     lease = reader.claim(["alice", "bob"])["alice"]
     reader.fill(lease, {"alice": None, "bob": Birthday(OLD, 1)})
-    assert not store.exists(key())
+    assert not store.exists(key(store))
     assert isinstance(another.claim(["alice"])["alice"], Lease)
 
 
@@ -200,7 +200,7 @@ def test_a_writer_removes_a_value(
 ) -> None:
     fill(reader, alice=Birthday(OLD, 3), bob=Birthday(OLD, 3), carol=Birthday(OLD, 3))
     writer.remove(["alice", "bob"])
-    assert not store.exists(key("alice"), key("bob"))
+    assert not store.exists(key(store, "alice"), key(store, "bob"))
     assert another.claim(["carol"]) == {"carol": Birthday(OLD, 3)}
 
 
@@ -208,26 +208,26 @@ def test_a_writer_stores_nothing_where_there_is_nothing(
     writer: CacheConnection, store: redis.Redis
 ) -> None:
     writer.remove(["alice", "bob"])
-    assert not store.exists(key("alice"), key("bob"))
+    assert not store.exists(key(store, "alice"), key(store, "bob"))
 
 
 def test_keys_are_those_of_a_form_a_generation_and_a_history(
     connect: Connect, store: redis.Redis
 ) -> None:
     fill(connect(), alice=Birthday(OLD, 1), Жанна=Birthday(OLD, 1))
-    assert set(store.keys("*")) == {key(), key("Жанна")}
+    assert set(store.keys("*")) == {key(store), key(store, "Жанна")}
     assert isinstance(connect().claim(["alice"], Generation(G + 1, history(store)))["alice"], Lease)
 
 
 def test_everything_expires(connect: Connect, store: redis.Redis) -> None:
     connection = connect(ttl=60, lease=5)
     lease = connection.claim(["alice"])["alice"]
-    assert 0 < store.pttl(key()) <= 5_000
+    assert 0 < store.pttl(key(store)) <= 5_000
     connection.fill(lease, {"alice": Birthday(OLD, 1)})
-    assert 5_000 < store.pttl(key()) <= 60_000
-    store.pexpire(key(), 1_000)
+    assert 5_000 < store.pttl(key(store)) <= 60_000
+    store.pexpire(key(store), 1_000)
     connection.claim(["alice"])
-    assert store.pttl(key()) <= 1_000, "a hit prolonged it"
+    assert store.pttl(key(store)) <= 1_000, "a hit prolonged it"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_what_cannot_be_understood_is_not_an_error(
 ) -> None:
     connection = connect()
     fill(connection, bob=Birthday(OLD, 1))
-    store.set(key(), text)
+    store.set(key(store), text)
     found = connection.claim(["alice", "bob"])
     assert not isinstance(found.get("alice"), Birthday)
     assert found["bob"] == Birthday(OLD, 1)
@@ -247,7 +247,7 @@ def test_what_cannot_be_understood_is_not_an_error(
 def test_a_key_of_another_type_is_replaced_or_away(
     reader: CacheConnection, writer: CacheConnection, store: redis.Redis
 ) -> None:
-    store.rpush(key(), "something")
+    store.rpush(key(store), "something")
     for attempt in (
         lambda: writer.remove(["alice"]),
         lambda: reader.claim(["alice"]),
@@ -269,7 +269,7 @@ def test_scripts_that_the_server_forgot_are_sent_again(
     fill(reader, alice=Birthday(OLD, 1))
     forget("remove")
     writer.remove(["alice"])
-    store.delete(key())
+    store.delete(key(store))
     forget("claim")
     lease = reader.claim(["alice"])["alice"]
     forget("fill")
@@ -326,7 +326,7 @@ class World:
     def __init__(self, connection: CacheConnection, store: redis.Redis) -> None:
         self._connection = connection
         self._store = store
-        self._key = key()
+        self._key = key(store)
         self.states = 0
         self.hits = 0
 
@@ -429,7 +429,7 @@ def test_no_order_of_steps_leaves_an_outdated_value(
     empty = State(None, (Reader(),) * readers, writers, (OLD,), acknowledged=1)
     world.explore(empty)
     fill(connect(), alice=Birthday(OLD, 1))
-    world.explore(empty._replace(text=store.get(key())))
+    world.explore(empty._replace(text=store.get(key(store))))
     assert world.states > 50
     assert world.hits > 10
 
@@ -446,7 +446,7 @@ def test_no_order_of_steps_leaves_an_outdated_value_though_versions_begin_again(
     world = World(connect(), store)
     fill(connect(), alice=Birthday(OLD, 2))
     writers = tuple(map(Writer, dates))
-    start = State(store.get(key()), (Reader(),) * readers, writers, (NEWER, OLD), 2)
+    start = State(store.get(key(store)), (Reader(),) * readers, writers, (NEWER, OLD), 2)
     world.explore(start._replace(deletions=2))
     assert world.states > 50
     assert world.hits > 10
@@ -454,7 +454,7 @@ def test_no_order_of_steps_leaves_an_outdated_value_though_versions_begin_again(
 
 def lose_by_eviction(valkey: Valkey) -> None:
     with valkey.client as client:
-        client.delete(key())
+        client.delete(key(client))
 
 
 def lose_by_flush(valkey: Valkey) -> None:
@@ -611,13 +611,14 @@ def test_what_a_failover_of_the_cache_brings_back_is_not_read(
     reader, writer = connect(own_valkey.uri), connect(own_valkey.uri)
     generation = reader.present()
     fill(reader, alice=Birthday(OLD, 1))
-    with valkey.client as client:
-        eventually(lambda: client.exists(key()))
+    with valkey.client as client, own_valkey.client as store:
+        name = key(store)
+        eventually(lambda: client.exists(name))
         path.mode = BLACKHOLE
         writer.remove(["alice"])
         own_valkey.kill()
         client.replicaof("NO", "ONE")
-        assert client.exists(key())
+        assert client.exists(name)
         with pytest.raises(AnotherHistory) as caught:
             connect(valkey.uri).claim(["alice"], generation)
         assert caught.value.history == history(client) != generation.history
@@ -633,14 +634,15 @@ def test_what_a_cache_that_fails_over_and_back_brings_back_is_not_read(
     generation = reader.present()
     fill(reader, alice=Birthday(OLD, 1))
     with valkey.client as client, own_valkey.client as store:
-        eventually(lambda: client.exists(key()))
+        name = key(store)
+        eventually(lambda: client.exists(name))
         path.mode = BLACKHOLE
         writer.remove(["alice"])
         client.replicaof("NO", "ONE")
         store.replicaof("127.0.0.1", valkey.port)
         eventually(lambda: store.info("replication")["master_link_status"] == "up")
         store.replicaof("NO", "ONE")
-        assert store.exists(key()), "the copy brought nothing back"
+        assert store.exists(key(store)), "the copy brought nothing back"
     for step in (
         lambda: idle.claim(["alice"], generation),
         lambda: idle.remove(["alice"], generation),
@@ -657,11 +659,11 @@ def test_what_a_restart_of_the_cache_brings_back_is_not_read(
     generation = reader.present()
     fill(reader, alice=Birthday(OLD, 1))
     with own_valkey.client as store:
-        old = store.dump(key())
+        name, old = key(store), store.dump(key(store))
     writer.remove(["alice"])
     own_valkey.restart()
     with own_valkey.client as store:
-        store.restore(key(), 60_000, old)  # as from a file that was saved before the write
+        store.restore(name, 60_000, old)  # as from a file that was saved before the write
     with pytest.raises(AnotherHistory):
         connect(own_valkey.uri).claim(["alice"], generation)
 
@@ -1116,9 +1118,9 @@ def test_the_time_to_live_does_not_begin_again(
     worker = work(ttl=60)
     table.rows["alice"] = Birthday(OLD, 1)
     worker.users.find("alice")
-    store.pexpire(key(), 1_000)
+    store.pexpire(key(store), 1_000)
     worker.users.find("alice")
-    assert store.pttl(key()) <= 1_000
+    assert store.pttl(key(store)) <= 1_000
 
 
 def test_a_write_reaches_the_cache_though_a_read_has_just_failed(

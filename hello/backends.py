@@ -155,10 +155,8 @@ class Backends:
         """Find out whether a statement that writes would end well now, in the cache too."""
         self._rehearse(session, deadline, write)
         if self._cache is not None:
-            try:
-                self._ping_cache()
-            except Unavailable:
-                self._check_suspending(session, deadline)
+            # Any cache may need it: one that answers may not be the one that was used last.
+            self._check_suspending(session, deadline)
 
     def _rehearse(self, session: Session[Any], deadline: float, write: Any = save) -> None:
         """Do what every write does, and write nothing."""

@@ -76,12 +76,14 @@ class Cache:
 
     def _try_to_use(self, history: str) -> None:
         """Have everybody use the server of this history, after a suspension."""
-        if self._naming or self.permission.suspended:
+        named = self.permission.generation
+        if self._naming or self.permission.suspended or (named and named.history == history):
             return
         self._naming = True
         try:
-            with suppress(DatabaseUnavailable):
-                self.permission.suspend(time.monotonic() + RENEWAL, history)
+            self.permission.suspend(time.monotonic() + RENEWAL, history)
+        except DatabaseUnavailable:
+            gevent.sleep(RENEWAL)  # nobody else tries meanwhile
         finally:
             self._naming = False
 

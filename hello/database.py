@@ -185,7 +185,7 @@ class Session(Generic[AnyConnection]):
                 result = self._call_once(operation, deadline, statement)
             except ConnectionBroken:
                 # The database may have restarted while nothing was asked, or failed over.
-                # Both statements can be repeated: an upsert that was committed after all
+                # All of them can be repeated: an upsert that was committed after all
                 # finds its date stored. None that may still arrive is left: see _settle.
                 telemetry.RETRIES.add(self._kind)
                 result = self._call_once(operation, deadline, statement)

@@ -1,6 +1,6 @@
 """`python -m hello forget USERNAME`: erase a person, for whoever runs the service.
 
-It is a write like a PUT: committed in the primary, and outdated in the cache, before it says so;
+It is a write like a PUT: committed in the primary, and removed from the cache, before it says so;
 see `hello.backends`. There is no HTTP method for it, since the service knows no callers. Nothing
 that is said holds the username.
 """

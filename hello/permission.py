@@ -1,16 +1,16 @@
 """Whether the cache may be used: the primary gives permission, and a writer can suspend it.
 
-A writer that cannot reach the cache cannot outdate what it holds, while readers elsewhere
+A writer that cannot reach the cache cannot remove what it holds, while readers elsewhere
 may reach it and show the past. All of them can ask the primary, which has committed the
 write. So one row there says which *generation* of keys is used, and until when the cache is
 *suspended*:
 
 - A worker reads from the cache only while it holds a permission: it has asked the primary
   no longer than TERM ago, and was told the generation and that nothing is suspended.
-- A writer that fails to outdate the cache after its commit suspends it for SUSPENSION and
-  begins a new generation, then waits until every permission that was given before has
-  ended. Only then the write is acknowledged. While the cache is suspended, writers have
-  nothing to outdate and nothing to wait for.
+- A writer that fails to remove something from the cache after its commit suspends it for
+  SUSPENSION and begins a new generation, then waits until every permission that was given before
+  has ended. Only then the write is acknowledged. While the cache is suspended, writers have
+  nothing to remove and nothing to wait for.
 - When a suspension is over, readers begin with a generation in which nothing is stored yet.
 - The row also names the cache server's *history*. Whoever is connected to a server of another
   one, since it has restarted, failed over, or been set otherwise than for the others, does
@@ -124,7 +124,7 @@ class Permission:
         return Use(self.generation, False) if self._breaker.is_open else None
 
     def to_acknowledge(self, deadline: float) -> Generation | None:
-        """The generation in which a write is to be outdated before it is acknowledged.
+        """The generation from which a write is to be removed before it is acknowledged.
 
         None if that is not needed: the cache is suspended. Called after the commit. Raises
         DatabaseUnavailable if the write cannot be acknowledged by `deadline`.
@@ -140,6 +140,7 @@ class Permission:
             self._settle(deadline)
             return None
         # Perhaps it is suspended, and the generation the one that comes into use next.
+        self._settle(deadline)
         return self.generation
 
     def suspend(self, deadline: float, history: str | None = None) -> None:
@@ -148,16 +149,17 @@ class Permission:
         `history` is of the server that is to be used afterwards, if it is not the one that the
         primary names. Raises DatabaseUnavailable if it is not certain by `deadline`.
         """
-        if history is not None or not self.suspended:
-            why = "cannot be written" if history is None else "is not the one that was used last"
-            log.warning("the cache %s: it is suspended for everybody", why)
-            count("cache_suspensions")
+        begins = history is not None or not self.suspended
         with self._alone(deadline):
             asked = self._clock()
             standing = self._session.call(
                 lambda c: c.suspend_cache(SUSPENSION, history, deadline), deadline, "suspend"
             )
             self._learn(standing, asked)
+        if begins:
+            why = "cannot be written" if history is None else "is not the one that was used last"
+            log.warning("the cache %s: it is suspended for everybody", why)
+            count("cache_suspensions")
         self._settle(deadline)
 
     @property
@@ -208,6 +210,10 @@ class Permission:
         now = self._clock()
         if standing.generation != self.generation:
             self._heard_at = now
+            if self.generation is not None and not standing.suspended:
+                # It took longer to commit that suspension than it lasted: who asked just before
+                # it was seen has a permission still.
+                self._settled_at = now + TERM
         self.generation = standing.generation
         left = min(standing.suspended, SUSPENSION)
         if standing.suspended > SUSPENSION + CLOCKS:

@@ -193,7 +193,7 @@ class RepeatedClaims(CacheConnection):
         except CacheUnavailable as ex:
             if not isinstance(ex.__cause__, redis.ConnectionError):
                 raise
-        _slow_until[self._token] = time.monotonic() + LATENESS
+        _slow_until[self._token] = time.monotonic() + 2 * LATENESS
         return self._do_once(operation)
 
     def fill(self, lease: Lease, found: Mapping[str, Birthday | None]) -> None:

@@ -305,7 +305,7 @@ def test_a_suspension_that_was_told_not_to_wait_for_a_standby_is_none(
     connection = route.connect(deadline)
     names = {"synchronous_standby_names": "nobody"}
     with configured(migrated_cluster, **names), ThreadPoolExecutor(1) as pool:
-        suspending = pool.submit(connection.suspend_cache, 5.0, deadline)
+        suspending = pool.submit(connection.suspend_cache, 5.0, None, deadline)
         pid = eventually(lambda: waiting_for_a_standby(migrated_cluster))
         migrated_cluster.query(f"SELECT pg_cancel_backend({pid})")
         with pytest.raises(DatabaseUnavailable):

@@ -292,7 +292,7 @@ def test_a_role_that_may_not_delete_serves_and_does_not_erase(deployment: Deploy
         assert statuses(clients) == {404}
 
 
-def test_a_role_that_may_not_suspend_the_cache_erases_while_it_is_there(
+def test_a_role_that_may_not_suspend_the_cache_erases_nobody(
     deployment: Deployment, cut_off: dict[str, str]
 ) -> None:
     primary = deployment.primary
@@ -302,9 +302,10 @@ def test_a_role_that_may_not_suspend_the_cache_erases_while_it_is_there(
     mine = {"DB_URI": primary.uri(DATABASE, role=role, password=SECRET)}
     primary.query("INSERT INTO users VALUES ('alice', '1990-05-17', 1, now(), now())")
     refused = "hello: nothing was erased: the role may not update the table cache_use"
-    assert said(forget("alice", **(cut_off | mine))) == (3, "", refused)
-    assert exists(deployment)
-    assert said(forget("alice", **(deployment.settings | mine))) == ERASED
+    # A cache that is there may be another one than was used last.
+    for settings in (cut_off, deployment.settings):
+        assert said(forget("alice", **(settings | mine))) == (3, "", refused)
+        assert exists(deployment)
 
 
 def test_an_old_schema(shared_cluster: Cluster, empty_database: str) -> None:

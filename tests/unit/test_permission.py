@@ -334,6 +334,24 @@ def test_a_primary_whose_clock_was_an_hour_wrong_suspends_nobody_for_an_hour() -
     assert use.confirmed
 
 
+def test_a_writer_waits_for_a_suspension_that_was_over_before_it_was_committed() -> None:
+    now, slept = 0.0, []
+
+    class Slow:
+        generation = Generation(1, "")
+
+        def call(self, operation: Callable[[Any], Any], deadline: float, statement: str) -> Any:
+            return CacheStanding(self.generation, 0.0)
+
+    permission = Permission(Slow(), lambda: now, slept.append, lambda: now)
+    assert permission.to_acknowledge(FOREVER) == Generation(1, "")
+    assert slept == []
+    now = 2 * TERM
+    Slow.generation = Generation(2, "")
+    assert permission.to_acknowledge(FOREVER) == Generation(2, "")
+    assert slept == [TERM]
+
+
 def test_a_reader_does_not_wait_as_long_as_a_writer() -> None:
     class Silent:
         def call(self, operation: Callable[[Any], Any], deadline: float, statement: str) -> Any:

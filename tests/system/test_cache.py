@@ -323,10 +323,11 @@ class State(NamedTuple):
 class World:
     """Every state that readers, writers and losses of the key can lead to."""
 
-    def __init__(self, connection: CacheConnection, store: redis.Redis) -> None:
+    def __init__(self, connection: Connection, store: redis.Redis) -> None:
         self._connection = connection
         self._store = store
         self._key = key(store)
+        self._generation = connection.present()
         self.states = 0
         self.hits = 0
 
@@ -371,7 +372,9 @@ class World:
         reader = state.readers[n]
         text = state.text
         if reader.step == "claim":
-            lease, text = self._do(state, lambda c: c.claim(["alice"]).get("alice"))
+            lease, text = self._do(
+                state, lambda c: c.claim(["alice"], self._generation).get("alice")
+            )
             if isinstance(lease, Lease):
                 reader = Reader("read", lease)
             else:
@@ -394,7 +397,7 @@ class World:
                 dates = (*dates, writer.born)
             after = state._replace(dates=dates)
             return _with_writer(after, n, step="remove", number=len(dates))
-        _, text = self._do(state, lambda c: c.remove(["alice"]))
+        _, text = self._do(state, lambda c: c.remove(["alice"], self._generation))
         acknowledged = max(state.acknowledged, writer.number)
         after = state._replace(text=text, acknowledged=acknowledged)
         return _with_writer(after, n, step="done")

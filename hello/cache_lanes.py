@@ -66,13 +66,13 @@ class Cache:
         Raises DatabaseUnavailable if it is not certain by `deadline` that nobody does.
         """
         if isinstance(why, AnotherHistory):
-            return self.permission.suspend(deadline, why.history)
+            self.permission.suspend(deadline, why.history)
+            return
         count("cache_failures")
         if not self._suspending:
             self._suspending = True
             gevent.spawn(self._stay_suspended)
         self.permission.suspend(deadline)
-        return None
 
     def _try_to_use(self, history: str) -> None:
         """Have everybody use the server of this history, after a suspension."""

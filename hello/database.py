@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import date
 from functools import partial
 from typing import Generic, Protocol, TypeVar
@@ -249,15 +250,12 @@ class Session(Generic[AnyConnection]):
 
         If it arrived later than what is done after this, it would undo that.
         """
-        is_over = False
-        while not is_over and (left := unknown.until - time.monotonic()) > 0:
-            try:
-                is_over = self._call_once(
+        while (left := unknown.until - time.monotonic()) > 0:
+            with suppress(DatabaseUnavailable):  # nobody can be asked yet
+                if self._call_once(
                     lambda connection: unknown.is_over(connection, unknown.until),
                     unknown.until,
                     telemetry.OTHER,
-                )
-            except DatabaseUnavailable:
-                is_over = False  # nobody can be asked yet
-            if not is_over:
-                gevent.sleep(min(POLL_INTERVAL, left))
+                ):
+                    return
+            gevent.sleep(min(POLL_INTERVAL, left))

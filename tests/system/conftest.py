@@ -3,6 +3,7 @@ from itertools import count
 
 import pytest
 
+from tests.system.deployment import Deployment
 from tests.system.postgres import Cluster
 from tests.system.processes import eventually
 from tests.system.proxy import Proxy
@@ -68,3 +69,17 @@ def proxy(shared_cluster: Cluster) -> Iterator[Proxy]:
     """A network path to the shared server that can be made to fail."""
     with Proxy(shared_cluster.port) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="module")
+def shared_deployment() -> Iterator[Deployment]:
+    with Deployment(replicas=1, cache=True) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+def deployment(shared_deployment: Deployment) -> Deployment:
+    """A primary, a replica and a cache, all well and empty; a test may stop any of them."""
+    shared_deployment.heal()
+    shared_deployment.empty()
+    return shared_deployment

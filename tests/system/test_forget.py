@@ -5,9 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from os import kill
 from pathlib import Path
-from signal import SIGCONT, SIGSTOP
 
 import pytest
 
@@ -16,7 +14,7 @@ from hello.permission import TERM
 from hello.postgresql import PostgreSQL
 from tests.system.deployment import DATABASE, Combination, Deployment
 from tests.system.postgres import Cluster
-from tests.system.processes import eventually
+from tests.system.processes import eventually, stopped
 from tests.system.promise import violations
 from tests.system.proxy import BLACKHOLE, REFUSE, Proxy
 from tests.system.service import Client, Service, forget, migrate
@@ -28,20 +26,6 @@ EVERYTHING = Combination(replica=True, cache=True)
 SECRET = "s3cret"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Deployment]:
-    with Deployment(replicas=1, cache=True) as deployment:
-        yield deployment
-
-
-@pytest.fixture
-def deployment(shared: Deployment) -> Deployment:
-    """A primary, a replica and a cache, all well and empty; a test may stop any of them."""
-    shared.heal()
-    shared.empty()
-    return shared
-
-
 @contextmanager
 def workers(*services: Service) -> Iterator[list[Client]]:
     """A connection to each worker of each service."""
@@ -51,14 +35,10 @@ def workers(*services: Service) -> Iterator[list[Client]]:
             for worker in service.workers:
                 others = [pid for pid in service.workers if pid != worker]
                 client = stack.enter_context(service.client())
-                for pid in others:
-                    kill(pid, SIGSTOP)
-                try:
-                    # The others accept nothing.
-                    assert client.request("GET", "/health/live").status == 200
-                finally:
+                with ExitStack() as accept_nothing:
                     for pid in others:
-                        kill(pid, SIGCONT)
+                        accept_nothing.enter_context(stopped(pid))
+                    assert client.request("GET", "/health/live").status == 200
                 clients.append(client)
         assert len(clients) == 2 * len(services)
         yield clients

@@ -32,17 +32,9 @@ TIMEOUTS = {"STATEMENT_TIMEOUT": "1", "CONNECT_TIMEOUT": "1", "REQUEST_TIMEOUT":
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Deployment]:
+def shared_deployment() -> Iterator[Deployment]:
     with Deployment(replicas=1, cache=True, addresses=2) as deployment:
         yield deployment
-
-
-@pytest.fixture
-def deployment(shared: Deployment) -> Deployment:
-    """A primary, a replica and a cache, all well and empty; a test may stop any of them."""
-    shared.heal()
-    shared.empty()
-    return shared
 
 
 @pytest.fixture

@@ -36,20 +36,6 @@ def kubelet() -> Iterator[Kubelet]:
     balancer.close()
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Deployment]:
-    with Deployment(replicas=1, cache=True) as deployment:
-        yield deployment
-
-
-@pytest.fixture
-def deployment(shared: Deployment) -> Deployment:
-    """A primary, a replica and a cache, all well and empty; a test may stop any of them."""
-    shared.heal()
-    shared.empty()
-    return shared
-
-
 class Visitors:
     """Clients that come through the balancer, each time on a new connection."""
 

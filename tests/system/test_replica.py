@@ -19,20 +19,6 @@ OLD, NEW, NEWER = "1990-05-17", "1991-06-18", "1992-07-19"
 WARNING = '110 - "Response is Stale"'
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Deployment]:
-    with Deployment(replicas=1, cache=True) as deployment:
-        yield deployment
-
-
-@pytest.fixture
-def deployment(shared: Deployment) -> Deployment:
-    """A primary, a replica and a cache, all well and empty; each test may stop any of them."""
-    shared.heal()
-    shared.empty()
-    return shared
-
-
 @pytest.fixture
 def service(deployment: Deployment) -> Iterator[Service]:
     """The service on the primary and the replica, without the cache."""

@@ -9,7 +9,7 @@ from contextlib import closing
 import peewee
 from playhouse.migrations import MigrationError
 
-from hello import schema
+from hello.database import schema
 from hello.errors import DatabaseUnavailable, Unavailable
 from hello.settings import MISCONFIGURED, DatabaseURI, Settings, SettingsError, Source
 
@@ -24,7 +24,7 @@ def serve(options: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _gunicorns_environment() -> dict[str, str]:
-    """The environment, but for what gunicorn fails on before it reads hello/server.py.
+    """The environment, but for what gunicorn fails on before it reads hello/server/config.py.
 
     Raises SettingsError.
     """

@@ -15,10 +15,10 @@ from hello.lifecycle import Process, process
 from hello.middleware import CommonHeaders
 from hello.resources import docs, health
 from hello.resources.hello import Clock, Hello
-from hello.resources.metrics import Metrics
 from hello.resources.root import Root
 from hello.settings import Settings
-from hello.telemetry import Snapshot
+from hello.telemetry.exposition import Metrics
+from hello.telemetry.metrics import Snapshot
 from hello.usernames import Usernames
 from hello.users import Users
 

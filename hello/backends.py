@@ -6,20 +6,20 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from hello import telemetry
 from hello.batching import Batcher
 from hello.breaker import Breaker
-from hello.cache import CacheConnection, CacheUnavailable
-from hello.cache_lanes import Cache, CacheReads, FillingReads, RemovingWrites
-from hello.database import Current, Route, Session, find, forget, save
+from hello.cache.connection import CacheConnection, CacheUnavailable
+from hello.cache.lanes import Cache, CacheReads, FillingReads, RemovingWrites
+from hello.cache.permission import Permission
+from hello.database.guard import Guard
+from hello.database.postgresql import PostgreSQL
+from hello.database.replica import FencedReads, Primary, Replica
+from hello.database.session import Current, Route, Session, find, forget, save
+from hello.database.sqlite import SQLiteFile, SQLiteMemory
 from hello.errors import DatabaseUnavailable, Misconfigured, Unavailable
-from hello.guard import Guard
-from hello.permission import Permission
-from hello.postgresql import PostgreSQL
-from hello.replica import FencedReads, Primary, Replica
 from hello.resources.health import Check
 from hello.settings import Settings, SettingsError
-from hello.sqlite import SQLiteFile, SQLiteMemory
+from hello.telemetry import metrics
 from hello.users import Users
 
 T = TypeVar("T")
@@ -91,12 +91,12 @@ class Backends:
         return checks
 
     def _watch(self) -> None:
-        telemetry.BREAKERS.watch(("primary",), self._primary_is_left_alone)
+        metrics.BREAKERS.watch(("primary",), self._primary_is_left_alone)
         for name, _, breaker in self._replicas:
-            telemetry.BREAKERS.watch((name,), partial(getattr, breaker, "is_open"))
+            metrics.BREAKERS.watch((name,), partial(getattr, breaker, "is_open"))
         if (cache := self._cache) is not None:
-            telemetry.BREAKERS.watch(("cache",), partial(getattr, cache.breaker, "is_open"))
-            telemetry.SUSPENDED.watch((), partial(getattr, cache.permission, "suspended"))
+            metrics.BREAKERS.watch(("cache",), partial(getattr, cache.breaker, "is_open"))
+            metrics.SUSPENDED.watch((), partial(getattr, cache.permission, "suspended"))
 
     def _primary_is_left_alone(self) -> bool:
         return self._guard is not None and (self._guard.failing or self._fence.silent)

@@ -15,8 +15,8 @@ from typing import Generic, Protocol, TypeVar
 import gevent
 from gevent.hub import Waiter
 
-from hello import telemetry
 from hello.errors import DeadlineExceeded, Overloaded
+from hello.telemetry import metrics
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
@@ -79,9 +79,9 @@ class Batcher(Generic[Value, Result]):
         # How many keys the last statement had: 1 means that requests come one by one.
         self._last = 1
         self._kind = kind
-        self._observe_size = telemetry.BATCH_SIZE.into((kind,))
-        self._sizes = telemetry.BATCH_SIZE.row((kind,))
-        telemetry.WAITING.watch((kind,), lambda: self._waiters)
+        self._observe_size = metrics.BATCH_SIZE.into((kind,))
+        self._sizes = metrics.BATCH_SIZE.row((kind,))
+        metrics.WAITING.watch((kind,), lambda: self._waiters)
 
     def submit(self, key: str, value: Value, timeout: float | None = None) -> Result | None:
         """The result of the statement that `key` rode in.
@@ -97,7 +97,7 @@ class Batcher(Generic[Value, Result]):
         if self._idle and self._last == 1 and not self._waiting:
             return self._run_alone(key, value, timeout)
         if self._waiters >= self._max_waiting:
-            telemetry.SHED.add(self._kind)
+            metrics.SHED.add(self._kind)
             raise Overloaded("too many requests are waiting for the database")
 
         entry = self._waiting.get(key)
@@ -120,7 +120,7 @@ class Batcher(Generic[Value, Result]):
             return result
         except BaseException as ex:
             if isinstance(ex, DeadlineExceeded):
-                telemetry.DEADLINES.add(self._kind)
+                metrics.DEADLINES.add(self._kind)
             self._withdraw(key, entry, waiter)
             raise
         finally:

@@ -24,8 +24,8 @@ from typing import Any, ClassVar
 import falcon
 
 from hello.errors import Rejected, Unavailable
-from hello.logs import trace_ids
 from hello.middleware import request_id
+from hello.telemetry.logs import trace_ids
 
 log = logging.getLogger(__name__)
 

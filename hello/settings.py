@@ -18,7 +18,8 @@ import psycopg2
 import regex
 from psycopg2.extensions import parse_dsn
 
-from hello import cache_address, time_zones
+from hello import time_zones
+from hello.cache import address
 from hello.usernames import DEFAULT_PATTERN
 
 DEFAULT_SECRETS_DIR = "/etc/hello/secrets"
@@ -141,7 +142,7 @@ class Source:
         return self.parse("DB_READ_URI", parse_replica_uris, "") if self.get("DB_READ_URI") else []
 
     def cache_uri(self) -> str | None:
-        return self.parse("CACHE_URI", cache_address.parse, "") if self.get("CACHE_URI") else None
+        return self.parse("CACHE_URI", address.parse, "") if self.get("CACHE_URI") else None
 
     def web_concurrency(self) -> int:
         return self.parse("WEB_CONCURRENCY", _integer(1, 256), "1")

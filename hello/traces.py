@@ -25,7 +25,7 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer
 from hello import __version__
 from hello.batching import Batcher, Lane
 from hello.lifecycle import Process
-from hello.telemetry import METHODS, OTHER
+from hello.telemetry.metrics import METHODS, OTHER
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from hello.batching import Batcher, Lane
-from hello.cache import Cached, Lease
-from hello.models import Birthday
+from hello.cache.connection import Cached, Lease
+from hello.database.models import Birthday
 
 
 class Users:

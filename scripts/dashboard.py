@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.deployment import monitoring  # noqa: E402
+from tests.support import monitoring  # noqa: E402
 
 #: Titles of panels of manifests/monitoring/dashboard.json, what their values are multiplied
 #: with, and the unit that they have then.
@@ -103,10 +103,10 @@ def span(spans: list[Span], what: str) -> Iterator[None]:
 
 def run(output: Path) -> None:
     """Make something to draw."""
-    from tests.system.deployment import Deployment
-    from tests.system.processes import eventually, free_port
-    from tests.system.prometheus import Prometheus
-    from tests.system.service import Client, load
+    from tests.support.processes import eventually, free_port
+    from tests.support.prometheus import Prometheus
+    from tests.support.service import Client, load
+    from tests.support.stack import Deployment
 
     users = 2000
 

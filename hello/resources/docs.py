@@ -54,7 +54,7 @@ class Page:
     """`/docs`"""
 
     def __init__(self) -> None:
-        self._data = _read("docs/page.html")
+        self._data = _read("page/page.html")
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.content_type = falcon.MEDIA_HTML
@@ -69,7 +69,7 @@ class Asset:
     """`/docs/{asset}`: what the page is made of."""
 
     def __init__(self) -> None:
-        self._data = {name: _read(f"docs/{name}") for name in ASSETS}
+        self._data = {name: _read(f"page/{name}") for name in ASSETS}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, asset: str) -> None:
         if asset not in ASSETS:

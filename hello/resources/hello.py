@@ -8,7 +8,7 @@ import msgspec
 from hello import problems, time_zones, usernames
 from hello.birthdays import days_until_birthday
 from hello.body import read_body
-from hello.telemetry import count
+from hello.telemetry.metrics import count
 from hello.usernames import Usernames
 from hello.users import Users
 

@@ -3,10 +3,10 @@
 import psycopg2
 
 from scripts.bench import usage
-from tests.system.postgres import Cluster
-from tests.system.processes import eventually
-from tests.system.service import migrate
-from tests.system.valkey import Valkey
+from tests.support.postgres import Cluster
+from tests.support.processes import eventually
+from tests.support.service import migrate
+from tests.support.valkey import Valkey
 
 CONFIGURATION = """
 max_connections = 2000

@@ -8,7 +8,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from scripts.bench import usage
-from tests.system.processes import eventually, free_port
+from tests.support.processes import eventually, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

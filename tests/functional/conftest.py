@@ -5,10 +5,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from hello.app import create_app
-from hello.database import Session, find, save
-from hello.sqlite import SQLiteConnection, SQLiteMemory
+from hello.database.session import Session, find, save
+from hello.database.sqlite import SQLiteConnection, SQLiteMemory
 from hello.users import Users
-from tests.functional.client import Client
+from tests.support.client import Client
 
 # The same examples in every run: a failure in CI is a failure on the desk.
 # Fixtures are shared by the examples of a test on purpose.

@@ -17,8 +17,8 @@ from hello.errors import (
     SchemaOutdated,
     Unavailable,
 )
-from hello.logs import JSONFormatter
-from tests.functional.client import Client, assert_problem
+from hello.telemetry.logs import JSONFormatter
+from tests.support.client import Client, assert_problem
 
 READ_ONLY = ["/", "/health", "/health/live", "/health/ready", "/health/startup"]
 BODY = b'{"dateOfBirth": "1990-05-17"}'

@@ -1,6 +1,6 @@
 """The page at /docs, without a browser: what it is made of, and what it may load.
 
-tests/system/test_docs.py tries it in one.
+tests/system/operations/test_docs.py tries it in one.
 """
 
 import re
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hello.resources.docs import ASSETS
-from tests.functional.client import Client, assert_problem
+from tests.support.client import Client, assert_problem
 
-DIRECTORY = Path(__file__).parents[2] / "hello/docs"
+DIRECTORY = Path(__file__).parents[2] / "hello/page"
 VOID = {"br", "hr", "img", "input", "link", "meta"}
 
 

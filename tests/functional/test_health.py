@@ -8,16 +8,16 @@ from time import sleep
 import gevent
 import pytest
 
-from hello import schema
 from hello.app import create_app
-from hello.database import Current, Session, find, save
+from hello.database import schema
+from hello.database.session import Current, Session, find, save
+from hello.database.sqlite import SQLiteConnection, SQLiteFile
 from hello.errors import DatabaseUnavailable, SchemaOutdated
 from hello.lifecycle import Process
 from hello.resources import health
 from hello.settings import DatabaseURI
-from hello.sqlite import SQLiteConnection, SQLiteFile
 from hello.users import Users
-from tests.functional.client import Client, assert_problem
+from tests.support.client import Client, assert_problem
 
 MakeClient = Callable[[Exception], Client]
 

@@ -5,8 +5,8 @@ import pytest
 
 from hello.app import create_app
 from hello.users import Users
-from tests.functional.client import Client, assert_problem
 from tests.functional.conftest import Clock
+from tests.support.client import Client, assert_problem
 
 
 @pytest.mark.parametrize(

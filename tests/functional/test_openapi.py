@@ -1,7 +1,7 @@
 """The description of the API and the service agree, in both directions.
 
-tests/system/test_openapi.py asks the running service at random; this is about what chance
-does not find.
+tests/system/operations/test_openapi.py asks the running service at random; this is about what
+chance does not find.
 """
 
 import io
@@ -20,11 +20,11 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 import hello
 from hello import problems
 from hello.app import create_app
+from hello.database.models import Birthday
 from hello.errors import Overloaded
 from hello.lifecycle import Process
-from hello.models import Birthday
 from hello.users import Users
-from tests.functional.client import Client, assert_problem
+from tests.support.client import Client, assert_problem
 
 ROOT = Path(__file__).parents[2]
 YAML = (ROOT / "hello/openapi.yaml").read_text("utf-8")

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hello.users import Users
-from tests.functional.client import Client
 from tests.functional.conftest import Clock
+from tests.support.client import Client
 
 TODAY = date(2026, 5, 17)
 ZONES = available_timezones()

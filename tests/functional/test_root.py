@@ -1,4 +1,4 @@
-from tests.functional.client import Client
+from tests.support.client import Client
 
 
 def test_root(client: Client) -> None:

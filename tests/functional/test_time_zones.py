@@ -3,7 +3,7 @@ from datetime import date
 import pytest
 
 from hello.users import Users
-from tests.functional.client import Client, assert_problem
+from tests.support.client import Client, assert_problem
 
 #: The zone, and its date while the tests' clock shows 2026-05-17 10:30 UTC.
 ZONES = [

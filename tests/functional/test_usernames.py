@@ -6,7 +6,7 @@ import pytest
 from hello.app import create_app
 from hello.usernames import Usernames
 from hello.users import Users
-from tests.functional.client import Client, assert_problem
+from tests.support.client import Client, assert_problem
 
 BODY = b'{"dateOfBirth": "1990-05-17"}'
 BORN = date(1990, 5, 17)

@@ -3,11 +3,11 @@ from itertools import count
 
 import pytest
 
-from tests.system.deployment import Deployment
-from tests.system.postgres import Cluster
-from tests.system.processes import eventually
-from tests.system.proxy import Proxy
-from tests.system.service import migrate
+from tests.support.postgres import Cluster
+from tests.support.processes import eventually
+from tests.support.proxy import Proxy
+from tests.support.service import migrate
+from tests.support.stack import Deployment
 
 _numbers = count(1)
 

@@ -5,8 +5,8 @@ import peewee
 import pytest
 from hypothesis import HealthCheck, settings
 
-from hello import schema
-from hello.sqlite import SQLiteConnection, SQLiteMemory
+from hello.database import schema
+from hello.database.sqlite import SQLiteConnection, SQLiteMemory
 
 # The same examples in every run: a failure in CI is a failure on the desk.
 # Fixtures are shared by the examples of a test on purpose.

@@ -11,9 +11,9 @@ from gevent.event import AsyncResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hello import telemetry
 from hello.batching import LEAST, Batcher
 from hello.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded, Rejected
+from hello.telemetry import metrics
 
 #: One sequence of events: requests and statements are numbered as they begin.
 _numbers = itertools.count(1)
@@ -570,16 +570,16 @@ def test_figures_tell_what_happened(database: Database) -> None:
     batcher: Batcher[Any, Any] = Batcher([database.lane], kind="counted", max_waiting=3)
 
     def waiting() -> float:
-        telemetry.WAITING.refresh()
-        return telemetry.WAITING.rows["counted",][0]
+        metrics.WAITING.refresh()
+        return metrics.WAITING.rows["counted",][0]
 
     requests = ask(batcher, "a", "b", "b")
     (impatient,) = ask(batcher, "c", timeout=0.01)
     assert waiting() == 3
     ask(batcher, "d")
-    assert telemetry.SHED.rows["counted",] == [1]
+    assert metrics.SHED.rows["counted",] == [1]
     impatient.wait()
-    assert telemetry.DEADLINES.rows["counted",] == [1]
+    assert metrics.DEADLINES.rows["counted",] == [1]
     assert waiting() == 2
     database.answer()
     assert all(request.wait() for request in requests)
@@ -588,4 +588,4 @@ def test_figures_tell_what_happened(database: Database) -> None:
     database.answer()
     # a, b, e alone; f and g together.
     assert database.batches == [["a"], ["b"], ["e"], ["f", "g"]]
-    assert telemetry.BATCH_SIZE.rows["counted",] == [3, 1, *[0] * 8, 5]
+    assert metrics.BATCH_SIZE.rows["counted",] == [3, 1, *[0] * 8, 5]

@@ -6,9 +6,9 @@ from time import monotonic
 from gevent.queue import LifoQueue
 
 from hello.app import create_app
-from hello.database import Current, Session, find, save
-from hello.models import Birthday
-from hello.postgresql import PostgreSQL
+from hello.database.models import Birthday
+from hello.database.postgresql import PostgreSQL
+from hello.database.session import Current, Session, find, save
 from hello.settings import Settings
 from hello.usernames import Usernames
 

@@ -1,0 +1,267 @@
+"""The server-side cache: Valkey or Redis, shared by all workers of all pods.
+
+It holds the version and the date of users that were read, never an answer, and it may
+vanish at any time. It must never show a date older than one that was acknowledged.
+Comparing versions is not enough: a reader that was slow could store the old version
+after the new one was evicted, and a row that was deleted, restored, or lost in a failover
+begins its versions again. So a key holds one of two things:
+
+    v|<version>|<date>   a value
+    r|<token>            a lease: the right of one reader to store what it reads
+
+- A reader that finds nothing puts a lease *before* it asks the database, and stores
+  only if its lease is still there.
+- A writer, after its commit and before anybody is answered, removes whatever is there.
+
+So whoever stores has read after the last write that removed a lease. Keys that were
+evicted, flushed, expired, or lost with the server just miss. What arrives late does no harm: a
+removal makes one more miss, a store finds another lease or none, and nobody has a lease that was
+put by an attempt whose answer was lost.
+
+A key also names the *generation*. Which one is used, and on which server, is said by the primary:
+see `hello.cache.permission`. A server is known by its *history*, what Valkey calls
+`master_replid`: it is another one after every start and every promotion, so what a server brings
+back from a disk or from a copy is never read. It can change under an open connection, so each
+script compares it.
+See docs/decisions/cache.md.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from typing import Any, NamedTuple
+
+import gevent
+import redis
+
+from hello.cache import address
+from hello.database.models import Birthday, Generation
+from hello.errors import DatabaseUnavailable
+from hello.telemetry.metrics import count, timed
+
+#: Of the form of keys and values. It is part of each key, so that another form is another key.
+SCHEMA_VERSION = 1
+
+#: What a script says on a server of another history than was meant, before that history.
+_ANOTHER_HISTORY = "HISTORY"
+
+# The first line of each script says that it may write, so that a server which was demoted to
+# a replica refuses it, and with it the old values that it would show.
+
+# ARGV[1]: the history that is meant.
+_COMPARE_HISTORY = f"""
+local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+if history ~= ARGV[1] then
+  return redis.error_reply('{_ANOTHER_HISTORY} ' .. history)
+end
+"""
+
+# KEYS: keys. ARGV: history, lease, its milliseconds to live. Returns what each key holds now.
+_CLAIM = f"""#!lua
+{_COMPARE_HISTORY}
+local held = redis.call('MGET', unpack(KEYS))
+for i, key in ipairs(KEYS) do
+  if not held[i] then
+    redis.call('SET', key, ARGV[2], 'PX', ARGV[3])
+    held[i] = ARGV[2]
+  end
+end
+return held
+"""
+
+# KEYS: keys. ARGV: history, lease, milliseconds to live, then a value for each key, or ''.
+_FILL = f"""#!lua
+{_COMPARE_HISTORY}
+for i, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[2] then
+    if ARGV[i + 3] == '' then
+      redis.call('DEL', key)
+    else
+      redis.call('SET', key, ARGV[i + 3], 'PX', ARGV[3])
+    end
+  end
+end
+"""
+
+# KEYS: keys. ARGV: history. Making room is allowed where there is none.
+_REMOVE = f"""#!lua flags=allow-oom
+{_COMPARE_HISTORY}
+return redis.call('UNLINK', unpack(KEYS))
+"""
+
+
+class Lease(NamedTuple):
+    """The right to store a user in a generation, unless somebody writes it meanwhile."""
+
+    token: str
+    generation: Generation
+
+
+Cached = Birthday | Lease
+
+
+class CacheUnavailable(Exception):
+    """It is away, or left alone. Never an error of a request."""
+
+
+class AnotherHistory(CacheUnavailable):
+    """It is there, and not the server that the primary names."""
+
+    def __init__(self, history: str) -> None:
+        super().__init__("it is not the one that was used last")
+        self.history = history
+
+
+class CacheConnection:
+    """One connection to the cache, for one lane. Scripts run on whole batches.
+
+    `uri` is asked for the URI at every connect. `timeout`, in seconds, bounds every
+    operation as a whole, connecting included; `lease` is how long a reader may take, `ttl`
+    how long a value is kept. Every method raises CacheUnavailable, and
+    AnotherHistory if a generation is of another server.
+    """
+
+    def __init__(self, uri: Callable[[], str], *, timeout: float, lease: float, ttl: float) -> None:
+        self._uri = uri
+        self._timeout = timeout
+        self._lease = int(lease * 1000)
+        self._ttl = int(ttl * 1000)
+        self._client: Any = None
+        #: The server's; in keys since the release before has it there, and both must agree.
+        self._run_id = ""
+        self._scripts: dict[str, Any] = {}
+
+    def claim(self, names: Iterable[str], generation: Generation) -> dict[str, Cached]:
+        """What is cached, and a lease for each that is not and that nobody else reads."""
+        names = list(names)
+        token = ""
+
+        def claim() -> Any:
+            nonlocal token
+            # An attempt whose answer was lost may arrive after this one, and after a writer.
+            token = f"r|{os.urandom(8).hex()}"
+            return self._call("claim", names, generation, token, self._lease)
+
+        held = self._run("claim", claim)
+        found: dict[str, Cached] = {}
+        for name, text in zip(names, held, strict=True):
+            if text == token:
+                found[name] = Lease(token, generation)
+            elif (user := _user(text)) is not None:
+                found[name] = user
+        return found
+
+    def fill(self, lease: Lease, found: Mapping[str, Birthday | None]) -> None:
+        """Store what was read under a lease; give the lease back for who was not found."""
+        values = [_value(user) if user else "" for user in found.values()]
+        arguments: list[str | int] = [lease.token, self._ttl, *values]
+        self._run("fill", lambda: self._call("fill", found, lease.generation, *arguments))
+
+    def remove(self, names: Iterable[str], generation: Generation) -> None:
+        """Remove values and leases, of users that were written."""
+        names = list(names)
+        self._run("remove", lambda: self._call("remove", names, generation))
+
+    def ping(self) -> None:
+        self._do(lambda: self._client.ping())
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _call(
+        self, script: str, names: Iterable[str], generation: Generation, *arguments: str | int
+    ) -> Any:
+        begin = f"hello:{SCHEMA_VERSION}:{generation.number}:{self._run_id}:"
+        keys = [begin + name for name in names]
+        return self._scripts[script](keys, (generation.history, *arguments), self._client)
+
+    def _run(self, name: str, operation: Callable[[], Any]) -> Any:
+        with timed("cache", name):
+            return self._do(operation)
+
+    def _do(self, operation: Callable[[], Any]) -> Any:
+        # redis-py's own timeouts are for one read, of which a slow answer may take many.
+        timeout = gevent.Timeout(self._timeout)
+        try:
+            with timeout:
+                return self._insist(operation)
+        except gevent.Timeout as ex:
+            if ex is not timeout:
+                raise
+            raise CacheUnavailable("it did not answer in time") from ex
+
+    def _insist(self, operation: Callable[[], Any]) -> Any:
+        """Do something that can be repeated, on a new connection if the old one was cut."""
+        used = self._client is not None
+        try:
+            return self._do_once(operation)
+        except CacheUnavailable as ex:
+            cut = isinstance(ex.__cause__, redis.ConnectionError)
+            if not (used and cut):
+                raise
+        count("cache_retries")
+        return self._do_once(operation)
+
+    def _do_once(self, operation: Callable[[], Any]) -> Any:
+        if self._client is None:
+            self._client = self._connect()
+        try:
+            return operation()
+        except (redis.RedisError, OSError, ValueError) as ex:
+            kind, _, history = str(ex).partition(" ")
+            if isinstance(ex, redis.ResponseError) and kind == _ANOTHER_HISTORY:
+                raise AnotherHistory(history) from None
+            self.close()
+            raise CacheUnavailable(_reason(ex)) from ex
+        except BaseException:
+            self.close()  # an answer may still be on its way
+            raise
+
+    def _connect(self) -> Any:
+        client: Any = None
+        try:
+            client = address.connect(self._uri(), self._timeout)
+            self._run_id = client.info("server")["run_id"][:12]
+        except BaseException as ex:
+            if client is not None:
+                client.close()
+            if not isinstance(ex, Exception):
+                raise
+            # Whatever it is that answers there, or that the URI has become: it is no cache.
+            raise CacheUnavailable(_reason(ex)) from ex
+        self._scripts = {
+            "claim": client.register_script(_CLAIM),
+            "fill": client.register_script(_FILL),
+            "remove": client.register_script(_REMOVE),
+        }
+        return client
+
+
+def _reason(ex: Exception) -> str:
+    """Why, in words that hold no key and no secret: of what the server said, the first one."""
+    kind = type(ex).__name__
+    if isinstance(ex, DatabaseUnavailable):
+        return str(ex)
+    if isinstance(ex, redis.RedisError):
+        word = getattr(ex, "status_code", None) or str(ex).partition(" ")[0]
+        if word.isascii() and word.isalpha() and word.isupper():
+            return f"{kind}: {word}"
+        cause = ex.__context__
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"{kind}: {cause.strerror}"
+    return kind
+
+
+def _user(text: str) -> Birthday | None:
+    """What a value says; None if it is none: a lease, or something that nobody here wrote."""
+    try:
+        kind, version, born = text.split("|")
+        return Birthday(date.fromisoformat(born), int(version)) if kind == "v" else None
+    except ValueError:
+        return None
+
+
+def _value(user: Birthday) -> str:
+    return f"v|{user.version}|{user.date_of_birth}"

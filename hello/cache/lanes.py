@@ -1,0 +1,194 @@
+"""The lanes that use the cache: one asks it, the others wrap the lanes of the database."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Generic, TypeVar
+
+import gevent
+
+from hello.batching import Lane
+from hello.breaker import Breaker
+from hello.cache.connection import AnotherHistory, CacheConnection, Cached, CacheUnavailable, Lease
+from hello.cache.permission import RENEWAL, Permission
+from hello.database.models import Birthday, Generation
+from hello.errors import DatabaseUnavailable
+from hello.telemetry.metrics import count
+
+log = logging.getLogger(__name__)
+
+#: To find out whether the cache can be written.
+NOBODYS = Generation(0, "")
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+
+
+class Cache:
+    """What the lanes of a worker know together about the cache.
+
+    `connect` makes a connection for one lane.
+    """
+
+    def __init__(self, connect: Callable[[], CacheConnection], permission: Permission) -> None:
+        self.connect = connect
+        self.permission = permission
+        #: For readers. A writer that fails suspends the cache, and then nobody tries.
+        self.breaker = Breaker()
+        self._suspending = self._naming = False
+
+    def attempt(self, operation: Callable[[], Result]) -> Result:
+        """Do something for a reader; raises CacheUnavailable, at once if it is left alone."""
+        if not self.breaker.allows():
+            raise CacheUnavailable("left alone")
+        try:
+            result = operation()
+        except AnotherHistory as ex:
+            self.breaker.succeeded()
+            gevent.spawn(self._try_to_use, ex.history)
+            raise
+        except CacheUnavailable as ex:
+            if not self.breaker.is_open:
+                log.warning("the cache does not answer: %s", ex)
+            self.breaker.failed()
+            count("cache_failures")
+            raise
+        if self.breaker.is_open:
+            log.warning("the cache answers again")
+        self.breaker.succeeded()
+        return result
+
+    def suspend(self, why: CacheUnavailable, deadline: float) -> None:
+        """Let nobody read from it, until this worker can write to it again.
+
+        Raises DatabaseUnavailable if it is not certain by `deadline` that nobody does.
+        """
+        if isinstance(why, AnotherHistory):
+            self.permission.suspend(deadline, why.history)
+            return
+        count("cache_failures")
+        if not self._suspending:
+            self._suspending = True
+            gevent.spawn(self._stay_suspended)
+        self.permission.suspend(deadline)
+
+    def _try_to_use(self, history: str) -> None:
+        """Have everybody use the server of this history, after a suspension."""
+        named = self.permission.generation
+        if self._naming or self.permission.suspended or (named and named.history == history):
+            return
+        self._naming = True
+        try:
+            self.permission.suspend(time.monotonic() + RENEWAL, history)
+        except DatabaseUnavailable:
+            gevent.sleep(RENEWAL)  # nobody else tries meanwhile
+        finally:
+            self._naming = False
+
+    def _stay_suspended(self) -> None:
+        connection = self.connect()
+        try:
+            while True:
+                gevent.sleep(RENEWAL)
+                with suppress(CacheUnavailable):
+                    with suppress(AnotherHistory):
+                        connection.remove([""], NOBODYS)  # no user has this name
+                    return
+                count("cache_failures")  # nobody else tries meanwhile
+                with suppress(DatabaseUnavailable):
+                    self.permission.suspend(time.monotonic() + RENEWAL)
+        finally:
+            self._suspending = False
+            connection.close()
+
+
+class CacheReads:
+    """A lane that asks the cache: a birthday, a lease, or nothing."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._connection = cache.connect()
+
+    def __call__(self, names: dict[str, None], deadline: float, /) -> Mapping[str, Cached]:
+        use = self._cache.permission.to_read(deadline)
+        if use is None:
+            return {}
+        try:
+            found = self._cache.attempt(lambda: self._connection.claim(names, use.generation))
+        except CacheUnavailable:
+            return {}
+        hits = sum(isinstance(value, Birthday) for value in found.values())
+        count("cache_hits", hits)
+        count("cache_misses", len(names) - hits)
+        return found if use.confirmed else _unconfirmed(found)
+
+
+def _unconfirmed(found: Mapping[str, Cached]) -> dict[str, Cached]:
+    """What may be shown without permission. Nothing may be stored without one."""
+    return {
+        name: user._replace(stale=True)
+        for name, user in found.items()
+        if isinstance(user, Birthday)
+    }
+
+
+class FillingReads:
+    """A read lane that stores in the cache what it read under a lease."""
+
+    def __init__(self, reads: Lane[Lease | None, Birthday], cache: Cache) -> None:
+        self._reads = reads
+        self._cache = cache
+        self._connection = cache.connect()
+
+    def __call__(
+        self, leases: dict[str, Lease | None], deadline: float, /
+    ) -> Mapping[str, Birthday | Exception]:
+        found = self._reads(leases, deadline)
+        # Each batch that asked the cache had one lease; a batch here may join several.
+        fills: dict[Lease, dict[str, Birthday | None]] = {}
+        for name, lease in leases.items():
+            user = found.get(name)
+            if lease and not isinstance(user, Exception) and not (user and user.stale):
+                fills.setdefault(lease, {})[name] = user
+        with suppress(CacheUnavailable):
+            for lease, users in fills.items():
+                self._cache.attempt(partial(self._connection.fill, lease, users))
+        return found
+
+
+class RemovingWrites(Generic[Value, Result]):
+    """A write lane that removes from the cache what it committed, before anybody is answered.
+
+    If the cache does not answer, it is suspended instead.
+    """
+
+    def __init__(self, writes: Lane[Value, Result], cache: Cache) -> None:
+        self._writes = writes
+        self._cache = cache
+        self._connection = cache.connect()
+
+    def __call__(
+        self, batch: dict[str, Value], deadline: float, /
+    ) -> Mapping[str, Result | Exception]:
+        try:
+            results = self._writes(batch, deadline)
+        except DatabaseUnavailable:
+            # Perhaps it was committed after all. Nobody is promised anything, and yet.
+            self._try_to_remove(batch)
+            raise
+        written = [name for name in batch if not isinstance(results.get(name), Exception)]
+        generation = self._cache.permission.to_acknowledge(deadline)
+        if generation is not None and written:
+            try:
+                self._connection.remove(written, generation)
+            except CacheUnavailable as ex:
+                self._cache.suspend(ex, deadline)
+        return results
+
+    def _try_to_remove(self, names: Iterable[str]) -> None:
+        generation = self._cache.permission.generation
+        if generation is not None and not self._cache.permission.suspended:
+            with suppress(CacheUnavailable):
+                self._connection.remove(names, generation)

@@ -1,0 +1,76 @@
+"""The tables: the users, and whether the cache may be used."""
+
+from datetime import date
+from typing import NamedTuple
+
+from peewee import (
+    BigIntegerField,
+    CharField,
+    DateField,
+    DateTimeField,
+    Model,
+    SmallIntegerField,
+    TextField,
+)
+
+from hello.usernames import MAX_LENGTH
+
+
+class User(Model):
+    """One user and one date of birth.
+
+    The username is the primary key: the table has one unique index and no sequence
+    that upserts would use up. `version` starts at 1 and grows with every change of
+    the date. Both times are the database's.
+
+    The model is bound to no database: `hello.database.statements` compiles its queries for
+    each kind.
+    """
+
+    username = CharField(max_length=MAX_LENGTH, primary_key=True)
+    date_of_birth = DateField()
+    version = BigIntegerField()
+    created_at = DateTimeField()
+    updated_at = DateTimeField()
+
+    class Meta:
+        table_name = "users"
+
+
+class CacheUse(Model):
+    """Whether the cache may be used: one row, its `id` is 1. See `hello.cache.permission`."""
+
+    id = SmallIntegerField(primary_key=True)
+    generation = BigIntegerField()
+    history = TextField()
+    suspended_until = DateTimeField()
+
+    class Meta:
+        table_name = "cache_use"
+
+
+class Generation(NamedTuple):
+    """A generation of keys, on one cache server. What another one holds is never read."""
+
+    #: Part of each key; drawn at random.
+    number: int
+    #: What Valkey calls `master_replid`: another one after every start and every promotion.
+    history: str
+
+
+class CacheStanding(NamedTuple):
+    """What the primary says of the cache."""
+
+    generation: Generation
+    #: Seconds for which nobody may read from it; 0 if it is not suspended.
+    suspended: float
+
+
+class Birthday(NamedTuple):
+    """What is known of one user."""
+
+    #: None if there is no such user.
+    date_of_birth: date | None
+    version: int
+    #: It was found while the primary was away: newer writes may be missing.
+    stale: bool = False

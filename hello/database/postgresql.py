@@ -1,0 +1,480 @@
+"""PostgreSQL through psycopg2 under gevent, with an end to every wait.
+
+psycopg2 waits for the network in a callback. Ours lets other greenlets run and gives
+up at the connection's deadline; libpq's own `connect_timeout` is not applied to
+connections opened this way, and its name resolution would stop the whole process, so
+hosts are resolved and tried here, one address at a time.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import date, datetime, timedelta
+from typing import Any, NamedTuple
+
+import psycopg2
+from gevent.socket import wait_read, wait_write
+from psycopg2 import errors, extensions
+
+from hello import resolver
+from hello.database import schema, statements
+from hello.database.models import Birthday, CacheStanding, Generation
+from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Rejected
+
+#: What libpq is told unless the URI says otherwise.
+DEFAULTS = {
+    "application_name": "hello",
+    "client_encoding": "UTF8",
+    # Asking for Kerberos first costs a round trip, and a blocking look at its cache.
+    "gssencmode": "disable",
+    # An idle lane behind a dead network path is noticed within a minute.
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+}
+
+
+#: The part of the time that a client waits for a statement in which the server may work on it,
+#: and begin to commit: it ends first, but for a commit that takes long.
+SERVER_SHARE = 0.9
+
+_FIND_REPLAYED = f"""
+    SELECT set_config('{statements.REPLAYED}',
+        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text END, false);
+    EXECUTE find_replayed(%s)
+"""
+
+
+def _settings(statement_timeout: float) -> str:
+    """What every new connection runs first, in one message.
+
+    All that an answer rests on is set here, also where it is so already: what a session has not
+    set changes under it when the server reads its configuration again.
+    """
+    return f"""
+        SET statement_timeout = {max(1, int(statement_timeout * SERVER_SHARE * 1000))};
+        -- An acknowledged write is a durable one. Only 'remote_apply' waits for more.
+        SELECT set_config('synchronous_commit',
+            CASE current_setting('synchronous_commit')
+                WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false);
+        -- What the server warns of when it has committed: see _commit.
+        SET client_min_messages = warning;
+        -- How dates are read by the driver.
+        SET datestyle = 'ISO';
+        -- Every statement looks rows up by the primary key. Without statistics, on a new
+        -- table, the planner would scan it, and keep that plan until the next ANALYZE.
+        SET plan_cache_mode = force_generic_plan;
+        SET enable_seqscan = off;
+        -- Each statement has its own snapshot: see find_replayed.
+        SET default_transaction_isolation = 'read committed';
+        SELECT has_function_privilege('pg_control_system()', 'execute')
+            AND has_function_privilege('pg_control_checkpoint()', 'execute')
+            AND has_function_privilege('pg_control_recovery()', 'execute'),
+            pg_backend_pid(), pg_postmaster_start_time(), clock_timestamp();
+    """
+
+
+_PREPARE_FORGET = f"PREPARE forget AS {statements.POSTGRESQL.forget}"
+
+_PREPARE = f"""
+    PREPARE find AS {statements.POSTGRESQL.find};
+    PREPARE find_replayed AS {statements.POSTGRESQL.find_replayed};
+    PREPARE save AS {statements.POSTGRESQL.save};
+"""
+
+
+class _TimedOut(Exception):
+    """The deadline passed while psycopg2 waited for the server."""
+
+
+class _GreenConnection(extensions.connection):
+    """A psycopg2 connection whose waits end at `deadline` (time.monotonic())."""
+
+    def __init__(self, dsn: str, deadline: float) -> None:
+        self.deadline = deadline
+        super().__init__(dsn)
+
+
+def _wait(connection: Any) -> None:
+    """psycopg2's wait callback (extensions.set_wait_callback)."""
+    deadline = getattr(connection, "deadline", float("inf"))
+    while (state := connection.poll()) != extensions.POLL_OK:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise _TimedOut
+        wait = wait_read if state == extensions.POLL_READ else wait_write
+        # Looked at once more after that: the answer may have come while this process stood still.
+        with suppress(_TimedOut):
+            wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
+
+
+class Backend(NamedTuple):
+    """The process of a server that serves one connection."""
+
+    pid: int
+    #: When its server was started: another server has other processes.
+    server_started: datetime
+    #: When it was there, by that server's clock. One that gets its number later began later.
+    clock: datetime
+
+
+# A role that may not see when a process began may not end it either: it is there.
+_END_BACKEND = """
+    SELECT CASE WHEN backend_start <= %(clock)s THEN pg_terminate_backend(pid) END
+    FROM pg_stat_activity
+    WHERE pid = %(pid)s AND (backend_start <= %(clock)s) IS NOT FALSE
+        AND pg_postmaster_start_time() = %(server_started)s
+"""
+
+
+class History(NamedTuple):
+    """What one primary and its replicas have in common."""
+
+    #: initdb's identifier.
+    system: int
+    #: It grows with each failover.
+    timeline: int
+
+
+class Position(NamedTuple):
+    """A place in the write-ahead log of one primary and its replicas."""
+
+    #: None if it may not be read.
+    history: History | None
+    lsn: int
+
+
+class Newest:
+    """The newest history that any connection of one route to a primary has shown.
+
+    A primary that was paused, or cut off, while a standby took over, goes on as if nothing had
+    happened: whoever knows better must not believe it.
+    """
+
+    def __init__(self) -> None:
+        self.history: History | None = None
+
+    def learn(self, history: History | None) -> None:
+        if history is not None and not self.outdates(history):
+            self.history = history
+
+    def outdates(self, history: History | None) -> bool:
+        """Whether it is that of an older primary."""
+        return (
+            self.history is not None
+            and history is not None
+            and self.history.system == history.system
+            and self.history.timeline > history.timeline
+        )
+
+
+class PostgreSQLConnection:
+    """See `hello.database.session.Connection`. `configure` must be called first.
+
+    It is broken, also under a statement, if `newest` has learned of a newer primary.
+    """
+
+    def __init__(
+        self, connection: _GreenConnection, statement_timeout: float, newest: Newest
+    ) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._statement_timeout = statement_timeout
+        self._can_forget = False
+        self._newest = newest
+        self.history: History | None = None
+        self._backend = Backend(0, datetime.min, datetime.min)
+        #: What time.monotonic() said when the server's clock was read.
+        self._clock_read = 0.0
+
+    def configure(self, deadline: float) -> None:
+        rows = self.execute(_settings(self._statement_timeout), None, deadline)
+        # The server read its clock a little before: a time reckoned from it is early, not late.
+        may_know_history, *backend = rows[0]
+        self._backend, self._clock_read = Backend(*backend), time.monotonic()
+        if may_know_history:
+            # On a standby the timeline is that of its last restartpoint: it may be behind
+            # after a failover, and then the standby is not used for a while. A primary's is that
+            # of its log, whose files' names begin with it; its last checkpoint may be older.
+            sql = """
+                SELECT system_identifier, greatest(timeline_id, min_recovery_end_timeline),
+                    CASE WHEN NOT pg_is_in_recovery()
+                        THEN pg_walfile_name(pg_current_wal_flush_lsn()) END
+                FROM pg_control_system(), pg_control_checkpoint(), pg_control_recovery()
+            """
+            [(system, timeline, file)] = self.execute(sql, None, deadline)
+            self.history = History(system, _timeline(file) if file else timeline)
+
+    def prepare(self, deadline: float) -> None:
+        self.execute(_PREPARE, None, deadline)
+
+    def find(self, usernames: Iterable[str], deadline: float) -> dict[str, Birthday]:
+        rows = self.execute("EXECUTE find(%s)", (list(usernames),), deadline)
+        return {name: Birthday(born, version) for name, born, version in rows}
+
+    def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
+        names = sorted(dates)
+        born = [dates[name].isoformat() for name in names]
+        return dict(self._change("EXECUTE save(%s, %s::date[], %s)", (names, born), deadline))
+
+    def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
+        names = list(usernames)
+        if not self._can_forget:
+            self.execute(_PREPARE_FORGET, None, deadline)
+            self._can_forget = True
+        rows = self._change("EXECUTE forget(%s, %s)", (names,), deadline)
+        if len(rows) < len(names):
+            # Another session may have deleted the rest, and have been told not to wait.
+            self._commit(statements.WAIT_FOR_STANDBY, None, deadline)
+        return {name: True for name, _ in rows}
+
+    def flushed(self, deadline: float) -> Position:
+        """How far the log of this primary is on disk: past every acknowledged write."""
+        sql = "SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_flush_lsn() AS lsn"
+        [(lsn, file)] = self.execute(sql, None, deadline)
+        known = self.history
+        history = known and History(known.system, _timeline(file))
+        return Position(history, _lsn(lsn))
+
+    def find_replayed(
+        self, usernames: Iterable[str], deadline: float
+    ) -> tuple[Position, dict[str, Birthday]]:
+        """How far this replica had replayed before it looked, and what it found.
+
+        One message with two statements. The position is read in the first: in the second
+        it would be read after the snapshot of the rows was taken, and might include a
+        commit that the rows do not show.
+        """
+        rows = self.execute(_FIND_REPLAYED, (list(usernames),), deadline)
+        position = rows[0][0]
+        if not position:
+            raise ConnectionBroken("it is no replica, or not any more")
+        found = {name: Birthday(born, version) for _, name, born, version in rows if name}
+        return Position(self.history, _lsn(position)), found
+
+    def cache_standing(self, deadline: float) -> CacheStanding:
+        """Whether the cache may be used; asked of the primary."""
+        return _standing(self.execute(statements.CACHE_STANDING, None, deadline))
+
+    def suspend_cache(self, seconds: float, history: str | None, deadline: float) -> CacheStanding:
+        """Begin a generation of the cache that nobody uses for so long; it is committed.
+
+        `history` is of the server that is used from now on; None if it stays the same. The number
+        is drawn at random, each time that this is called: a primary that lost a commit, a
+        statement that arrives late and another database begin another generation.
+        """
+        parameters = (secrets.randbits(62), history, seconds)
+        return _standing(self._commit(statements.SUSPEND_CACHE, parameters, deadline))
+
+    def may_suspend_cache(self, deadline: float) -> bool:
+        """Whether this role has the right to."""
+        rows = self.execute("SELECT has_table_privilege('cache_use', 'UPDATE')", None, deadline)
+        return bool(rows[0][0])
+
+    def applied(self, deadline: float) -> list[str]:
+        try:
+            return [name for (name,) in self.execute(schema.SELECT_APPLIED, None, deadline)]
+        except ConnectionBroken as ex:
+            if isinstance(ex.__cause__, errors.UndefinedTable):
+                return []
+            raise
+
+    def end(self, backend: Backend, deadline: float) -> bool:
+        """End the process of a connection that broke; return whether it is gone.
+
+        If it is, so is what it had to do. A server that took over from its own has none of that
+        number, and the old primary is taken to be fenced.
+        """
+        return not self.execute(_END_BACKEND, backend._asdict(), deadline)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _end(self, deadline: float) -> float:
+        return min(deadline, time.monotonic() + self._statement_timeout)
+
+    def _change(
+        self, sql: str, parameters: tuple[Any, ...], deadline: float
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement that changes rows, and is told the time after which it must not.
+
+        Raises DatabaseUnavailable if there is no time: then nothing is sent. Raises
+        OutcomeUnknown if the session broke, and its server may not know that yet.
+        """
+        now, end = time.monotonic(), self._end(deadline)
+        if end <= now:
+            raise DatabaseUnavailable("no time was left for a write")
+        until = now + (end - now) * SERVER_SHARE
+        backend = self._backend
+        expires = backend.clock + timedelta(seconds=until - self._clock_read)
+        try:
+            return self._commit(sql, (*parameters, expires), end)
+        except ConnectionBroken as ex:
+            if getattr(ex.__cause__, "pgcode", None) is not None:
+                raise  # the server has said that it is over
+            raise OutcomeUnknown(
+                str(ex), until, lambda other, deadline: other.end(backend, deadline)
+            ) from ex
+
+    def _commit(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
+        """Run a statement that writes; raises DatabaseUnavailable if the server warned of it.
+
+        A session that is told not to wait for a synchronous standby any longer commits all the
+        same, and warns. Nothing but the text says that it is this warning, in the server's
+        language, so every other counts as well, but for the harmless ones.
+        """
+        notices = self._connection.notices
+        notices.clear()
+        rows = self.execute(sql, parameters, deadline)
+        if any(not _is_harmless(notice) for notice in notices):
+            raise DatabaseUnavailable("the server warned of a commit: a standby may lack it")
+        return rows
+
+    def execute(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
+        """Run one statement; translate what the driver raises."""
+        self._connection.deadline = self._end(deadline)
+        self._check_history()
+        try:
+            self._cursor.execute(sql, parameters)
+            rows = self._cursor.fetchall() if self._cursor.description else []
+        except (_TimedOut, errors.QueryCanceled) as ex:
+            raise DatabaseUnavailable("the statement did not finish in time") from ex
+        except errors.DivisionByZero as ex:
+            raise ConnectionBroken("a write arrived, or got its rows, too late") from ex
+        except (psycopg2.DataError, psycopg2.IntegrityError, UnicodeEncodeError) as ex:
+            raise Rejected("the database cannot store this value") from ex
+        except psycopg2.Error as ex:
+            raise ConnectionBroken(_reason(ex)) from ex
+        # Meanwhile it may have become known that nobody will see what was committed there.
+        self._check_history()
+        return rows
+
+    def _check_history(self) -> None:
+        if self._newest.history is not self.history and self._newest.outdates(self.history):
+            raise ConnectionBroken("a newer primary has taken over from this one")
+
+
+class PostgreSQL:
+    """A route to one PostgreSQL server, or to whichever of several hosts takes writes.
+
+    Unless `takes_writes`, one that takes none will do. `uri` is asked for libpq's connection
+    URI at every connect. Timeouts are in seconds, `connect_timeout` for each address. See
+    `hello.database.session.Route`.
+    """
+
+    def __init__(
+        self,
+        uri: Callable[[], str],
+        *,
+        connect_timeout: float,
+        statement_timeout: float,
+        takes_writes: bool = True,
+    ) -> None:
+        self._uri = uri
+        self._takes_writes = takes_writes
+        self._connect_timeout = connect_timeout
+        self._statement_timeout = statement_timeout
+        self._first = 0
+        self._newest = Newest()
+        # For the whole process. Connections of other classes just wait without an end.
+        extensions.set_wait_callback(_wait)
+
+    def connect(self, deadline: float) -> PostgreSQLConnection:
+        error = DatabaseUnavailable("no host of the database could be resolved in time")
+        for host, parameters in self._candidates(deadline):
+            # If there is no time for the next host now, the next call begins with it.
+            self._first = host + 1
+            end = min(deadline, time.monotonic() + self._connect_timeout)
+            try:
+                connection = self._connect(parameters, end)
+            except DatabaseUnavailable as ex:
+                error = ex
+            else:
+                self._first = host
+                return connection
+            if time.monotonic() >= deadline:
+                break
+        raise error
+
+    def _connect(self, parameters: dict[str, str], deadline: float) -> PostgreSQLConnection:
+        try:
+            raw = _GreenConnection(extensions.make_dsn(**parameters), deadline)
+        except _TimedOut as ex:
+            raise DatabaseUnavailable("the server did not accept a connection in time") from ex
+        except psycopg2.Error as ex:
+            raise DatabaseUnavailable(_reason(ex)) from ex
+        raw.autocommit = True
+        connection = PostgreSQLConnection(raw, self._statement_timeout, self._newest)
+        try:
+            connection.configure(deadline)
+            if self._takes_writes:
+                self._newest.learn(connection.history)
+                if self._newest.outdates(connection.history):
+                    raise DatabaseUnavailable("a newer primary has taken over from this one")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _candidates(self, deadline: float) -> Iterator[tuple[int, dict[str, str]]]:
+        """Connection parameters for each address of each host, with the host's number.
+
+        They come in the URI's order, beginning with the host that worked last.
+        """
+        parameters = DEFAULTS | extensions.parse_dsn(self._uri())
+        hosts = parameters.get("host", "").split(",")
+        ports = parameters.get("port", "5432").split(",")
+        ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
+        if self._takes_writes:
+            # After a failover, the host that was demoted still accepts connections, and a name
+            # may still lead there: what it shows is old.
+            parameters.setdefault("target_session_attrs", "read-write")
+        first = self._first % len(hosts)
+        for number in [*range(first, len(hosts)), *range(first)]:
+            host, port = hosts[number], ports[number]
+            parameters |= {"host": host, "port": port or "5432"}
+            if not host or host.startswith("/") or "hostaddr" in parameters:
+                yield number, parameters
+                continue
+            timeout = min(self._connect_timeout, deadline - time.monotonic())
+            for address in resolver.addresses(host, timeout):
+                # With both given, libpq connects to `hostaddr` and verifies `host`.
+                yield number, parameters | {"hostaddr": address}
+
+
+def _standing(rows: list[tuple[Any, ...]]) -> CacheStanding:
+    if not rows:
+        raise DatabaseUnavailable("the table cache_use has lost its row")
+    [(number, history, suspended)] = rows
+    return CacheStanding(Generation(number, history), suspended)
+
+
+def _is_harmless(notice: str) -> bool:
+    """Whether what the server said beside an answer is nothing about the commit.
+
+    Either transaction ids that are far from used up: that comes with every write, for days. Or
+    the end of the session, after the answer.
+    """
+    return "must be vacuumed" in notice or notice.startswith("FATAL")
+
+
+def _timeline(file: str) -> int:
+    """The one with which the name of a file of the write-ahead log begins."""
+    return int(file[:8], 16)
+
+
+def _lsn(text: str) -> int:
+    """A position in the write-ahead log, in bytes, from PostgreSQL's notation `16/B374D848`."""
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def _reason(ex: psycopg2.Error) -> str:
+    """Why, in words that hold no value of a row and no secret.
+
+    The server's primary message alone (its DETAIL quotes rows); libpq's messages about
+    connecting name hosts and users, never passwords.
+    """
+    text = ex.diag.message_primary or str(ex).strip() or type(ex).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,196 @@
+"""Reading from a replica without ever reading the past.
+
+A replica is behind the primary. A read that begins after a write was acknowledged must
+see that write, so each batch is *fenced*: the primary is asked how far its write-ahead
+log is flushed (a write is acknowledged only after that), and rows of the replica count
+only if it had replayed that far before it took the snapshot of the rows. See
+docs/decisions/fence.md.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import gevent
+
+from hello.breaker import Breaker
+from hello.database.models import Birthday
+from hello.database.postgresql import Position, PostgreSQLConnection
+from hello.database.session import Session, find
+from hello.errors import DatabaseUnavailable, Rejected, SchemaOutdated
+from hello.telemetry.metrics import LAG, count
+
+#: Seconds for which a replica may catch up with the fence before the primary is read.
+PATIENCE = 0.005
+#: Seconds between two questions whether it has.
+POLL_INTERVAL = 0.0005
+#: Seconds for which a replica that did not is left alone.
+LAG_COOLDOWN = 0.25
+#: Seconds until a replica that follows another primary is looked at again.
+FOREIGN_COOLDOWN = 10.0
+#: Seconds for which the primary, or a replica, may be silent while somebody else may answer.
+SILENCE = 0.5
+#: Seconds between two questions to a primary that was silent.
+RETRY_INTERVAL = 0.5
+#: Seconds for which such a question may wait for a connection.
+CONNECTING = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Primary:
+    """Whether the primary is silent, as all lanes of a worker know it.
+
+    While it is, no lane asks it for the fence: a greenlet does, with `session`, until it answers
+    in time. `keep` then gets its connection for the lanes, which waited for theirs in vain.
+    """
+
+    def __init__(
+        self,
+        session: Session[PostgreSQLConnection],
+        keep: Callable[[PostgreSQLConnection], None],
+    ) -> None:
+        self._session = session
+        self._keep = keep
+        self.silent = False
+
+    def fell_silent(self) -> None:
+        if not self.silent:
+            self.silent = True
+            gevent.spawn(self._wait_for_it)
+
+    def _wait_for_it(self) -> None:
+        try:
+            while not self._answers():
+                gevent.sleep(RETRY_INTERVAL)
+        finally:
+            self.silent = False
+            self._session.give_back(self._keep)
+
+    def _answers(self) -> bool:
+        try:
+            self._session.call(
+                lambda connection: connection.flushed(time.monotonic() + SILENCE),
+                time.monotonic() + CONNECTING,
+                "fence",
+            )
+        except SchemaOutdated:
+            return True  # readers will hear the same
+        except DatabaseUnavailable:
+            return False
+        return True
+
+
+class Replica(NamedTuple):
+    name: str
+    session: Session[PostgreSQLConnection]
+    #: Shared by the lanes of a worker.
+    breaker: Breaker
+
+
+class FencedReads:
+    """A read lane: a replica's rows where they are fresh, the primary's where not.
+
+    If the primary cannot be asked, or does not answer in time, a replica answers unfenced, and
+    the birthdays are marked stale. `replicas` are tried in order; the first that is healthy is
+    used.
+    """
+
+    def __init__(
+        self,
+        session: Session[PostgreSQLConnection],
+        primary: Primary,
+        replicas: Sequence[Replica],
+    ) -> None:
+        self._session = session
+        self._primary = primary
+        self._replicas = replicas
+
+    def __call__(
+        self, names: dict[str, object], deadline: float, /
+    ) -> Mapping[str, Birthday | Exception]:
+        fence = self._fence(deadline)
+        for replica in self._replicas:
+            if replica.breaker.allows():
+                rows = self._read(replica, names, fence, deadline)
+                if rows is not None:
+                    return rows
+                if fence is not None:
+                    break  # the primary is there, and nearer than the next replica
+        count("primary_reads")
+        return self._session.run(find, names, deadline)
+
+    def _fence(self, deadline: float) -> Position | None:
+        """How far the primary's log is flushed now; None if the primary is away.
+
+        Raises SchemaOutdated: then it is there, and the replica may not know it yet.
+        """
+        if self._primary.silent:
+            return None
+        end = time.monotonic() + SILENCE
+        try:
+            return self._session.call(
+                # Its own time, if the session had to do something else first.
+                lambda connection: connection.flushed(min(deadline, time.monotonic() + SILENCE)),
+                min(deadline, end),
+                "fence",
+            )
+        except SchemaOutdated:
+            raise
+        except DatabaseUnavailable:
+            # If it failed before its time was up, so will the next question; if its time was
+            # short, that says nothing about it.
+            if end <= time.monotonic() and end <= deadline:
+                self._primary.fell_silent()
+            return None
+
+    def _read(
+        self, replica: Replica, names: Mapping[str, object], fence: Position | None, deadline: float
+    ) -> dict[str, Birthday] | None:
+        """The replica's rows; None if they are too old or do not come."""
+        start = time.monotonic()
+        patience, end = start + PATIENCE, start + SILENCE
+        short = deadline < end
+        if fence is not None or replica is not self._replicas[-1]:
+            deadline = min(deadline, end)
+        while True:
+            try:
+                replayed, rows = replica.session.call(
+                    lambda connection: connection.find_replayed(names, deadline), deadline, "find"
+                )
+            except DatabaseUnavailable:
+                # It is not to blame if there was little time left for it.
+                if not short or time.monotonic() < deadline:
+                    replica.breaker.failed()
+                count("replica_failures")
+                return None
+            except Rejected:
+                return None  # the primary's session finds out which name is at fault
+            if fence is None:
+                replica.breaker.succeeded()
+                count("replica_unfenced")
+                missing = Birthday(None, 0, stale=True)
+                return {
+                    name: rows[name]._replace(stale=True) if name in rows else missing
+                    for name in names
+                }
+            if replayed.history != fence.history:
+                # A position in another log says nothing about this one's. What a session
+                # knows of its server's history is as old as its connection.
+                log.error("%s does not follow this primary; it is not used", replica.name)
+                count("replica_foreign")
+                replica.session.close()
+                replica.breaker.failed(FOREIGN_COOLDOWN)
+                return None
+            LAG.set((replica.name,), max(0, fence.lsn - replayed.lsn))
+            if replayed.lsn >= fence.lsn:
+                replica.breaker.succeeded()
+                count("replica_reads")
+                return rows
+            if time.monotonic() > patience:
+                replica.breaker.failed(LAG_COOLDOWN)
+                count("replica_lagging")
+                return None
+            count("replica_polls")
+            gevent.sleep(POLL_INTERVAL)

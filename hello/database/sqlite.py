@@ -1,0 +1,129 @@
+"""SQLite: in memory for development, or a file that several workers share."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from typing import Any
+
+import gevent
+import msgspec
+import peewee
+
+from hello.database import schema, statements
+from hello.database.models import Birthday
+from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
+
+#: Seconds between two tries while another process holds SQLite's write lock.
+RETRY_INTERVAL = 0.005
+
+
+class SQLiteConnection:
+    """See `hello.database.session.Connection`.
+
+    SQLite answers within the call, so nothing here waits but for the write lock of
+    another process, and that wait lets other greenlets run.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def find(self, usernames: Iterable[str], deadline: float) -> dict[str, Birthday]:
+        # SQLite is a library: one statement for many is no faster than many.
+        found = {}
+        for username in usernames:
+            for name, born, version in self._execute(statements.SQLITE.find, username, deadline):
+                found[name] = Birthday(date.fromisoformat(born), version)
+        return found
+
+    def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
+        # Committed together, and so in one statement.
+        batch = msgspec.json.encode(dates).decode()
+        return dict(self._execute(statements.SQLITE.save, batch, deadline))
+
+    def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
+        batch = msgspec.json.encode(list(usernames)).decode()
+        rows = self._execute(statements.SQLITE.forget, batch, deadline)
+        return {name: True for name, _ in rows}
+
+    def applied(self, deadline: float) -> list[str]:
+        exists = "SELECT 1 FROM sqlite_master WHERE name = ?"
+        if not self._execute(exists, schema.HISTORY, deadline):
+            return []
+        rows = patiently(
+            lambda: self._connection.execute(schema.SELECT_APPLIED).fetchall(), deadline
+        )
+        return [name for (name,) in rows]
+
+    def prepare(self, deadline: float) -> None:
+        pass  # the driver keeps prepared statements by itself
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _execute(self, sql: str, parameter: str, deadline: float) -> list[Any]:
+        rows: list[Any] = patiently(
+            lambda: self._connection.execute(sql, (parameter,)).fetchall(), deadline
+        )
+        return rows
+
+
+class SQLiteFile:
+    """A route to a database file. See `hello.database.session.Route`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def connect(self, deadline: float) -> SQLiteConnection:
+        def connect() -> sqlite3.Connection:
+            connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            try:
+                # Readers and a writer do not stop each other; a commit is on the disk.
+                connection.execute("PRAGMA journal_mode = wal")
+                connection.execute("PRAGMA synchronous = full")
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+        return SQLiteConnection(patiently(connect, deadline))
+
+
+class _Kept(SQLiteConnection):
+    """A connection that outlives its sessions: the database would end with it."""
+
+    def close(self) -> None:
+        pass
+
+
+class SQLiteMemory:
+    """A route to a database in this process's memory, with the current schema."""
+
+    def __init__(self) -> None:
+        database = peewee.SqliteDatabase(":memory:")
+        database.connect()
+        schema.upgrade(database)
+        self._connection = _Kept(database.connection())
+
+    def connect(self, deadline: float) -> SQLiteConnection:
+        return self._connection
+
+
+def patiently(call: Callable[[], Any], deadline: float) -> Any:
+    """Call until the database is not locked; translate what the driver raises."""
+    while True:
+        try:
+            return call()
+        except (sqlite3.DataError, sqlite3.IntegrityError, UnicodeEncodeError) as ex:
+            raise Rejected("the database cannot store this value") from ex
+        except sqlite3.Error as ex:
+            code = getattr(ex, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_ERROR:
+                # The statement is wrong for this schema: whoever connects anew learns why.
+                raise ConnectionBroken(str(ex)) from ex
+            if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise DatabaseUnavailable(str(ex)) from ex
+            gevent.sleep(RETRY_INTERVAL)
+            # Whoever waited for it has given up: it is not to succeed now.
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable("another process keeps the database locked") from ex

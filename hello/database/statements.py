@@ -1,0 +1,186 @@
+"""The statements of the service, compiled once from Peewee queries.
+
+Finding and saving users work on a whole batch and take it as one or two array parameters, so that
+their text never changes and the database parses and plans it once per connection.
+"""
+
+from typing import Any, NamedTuple
+
+from peewee import (
+    EXCLUDED,
+    SQL,
+    Case,
+    Database,
+    Expression,
+    NodeList,
+    PostgresqlDatabase,
+    Select,
+    SqliteDatabase,
+    fn,
+)
+
+from hello.database.models import CacheUse, User
+
+
+class Statements(NamedTuple):
+    """SQL text in one database's dialect.
+
+    `find` takes usernames, and SQLite's takes one; it returns (username, date_of_birth,
+    version) of those that exist. `save` takes usernames and dates; it returns (username,
+    version) of the rows that it created or changed. `forget` takes usernames; it returns
+    those of the rows that it deleted. PostgreSQL's `save` and `forget` take one more
+    parameter, a time of its own clock: they divide by zero, and change nothing, rather than
+    change a row after it. Where a synchronous standby is named, its commit of a date that is
+    stored already waits for that standby as every other does.
+    `find_replayed`, for a replica, is `find` with the setting `hello.replayed` before each
+    row, and one row of it and nulls if no user exists.
+    """
+
+    find: str
+    save: str
+    forget: str
+    find_replayed: str = ""
+
+
+#: Where a replica's session keeps how far it had replayed before the rows were read.
+REPLAYED = "hello.replayed"
+
+#: Whether a commit waits for a standby; `WAIT_FOR_STANDBY` writes something for it to wait for.
+_STANDBY_IS_NAMED = "current_setting('synchronous_standby_names') <> ''"
+_WRITE_MESSAGE = "pg_logical_emit_message(true, 'hello', '')"
+WAIT_FOR_STANDBY = f"SELECT {_WRITE_MESSAGE} WHERE {_STANDBY_IS_NAMED}"
+
+_NOW = SQL("CURRENT_TIMESTAMP")
+_NEW_NAME, _NEW_DATE = SQL("new.username"), SQL("new.date_of_birth")
+
+
+def _find(is_one_of_the_names: Any) -> Any:
+    return User.select(User.username, User.date_of_birth, User.version).where(is_one_of_the_names)
+
+
+def _save(new: Any, is_distinct_from: str, in_time: Any, stored: Any = None) -> Any:
+    """An upsert of `new`, a table (username, date_of_birth).
+
+    The first WHERE drops a date that is stored already before it becomes an insert:
+    `ON CONFLICT … WHERE` alone locks the row, takes a transaction id and writes WAL
+    just to change nothing. It is a scalar subquery rather than a join so that rows
+    are inserted in the order given: batches sorted by username cannot deadlock.
+
+    `stored` is false, and is asked only for such a date.
+
+    The second WHERE is for another writer that stored the same date meanwhile.
+
+    `in_time` is 1, or fails. It is asked for each row, as soon as the row is ours: a row that
+    exists, and a new one. Either may have waited for another writer of it.
+    """
+    known = User.alias("known")
+    known_date = known.select(known.date_of_birth).where(known.username == _NEW_NAME)
+    differs: Any = Expression(known_date, is_distinct_from, _NEW_DATE)
+    if stored is not None:
+        # Unlike OR, CASE says in which order.
+        differs = Case(None, [(differs, SQL("true"))], stored)
+    return (
+        User.insert_from(
+            Select([new], [_NEW_NAME, _NEW_DATE, SQL("1"), _NOW, _NOW]).where(differs),
+            [User.username, User.date_of_birth, User.version, User.created_at, User.updated_at],
+        )
+        .on_conflict(
+            conflict_target=[User.username],
+            update={
+                User.date_of_birth: EXCLUDED.date_of_birth,
+                User.version: User.version + SQL("1"),
+                User.updated_at: _NOW,
+            },
+            where=(in_time == SQL("1")) & (User.date_of_birth != EXCLUDED.date_of_birth),
+        )
+        .returning(User.username, (User.version * in_time).alias("version"))
+    )
+
+
+def _forget(is_one_of_the_names: Any, in_time: Any) -> Any:
+    """See `_save`."""
+    columns = (User.username, in_time.alias("in_time"))
+    return User.delete().where(is_one_of_the_names).returning(*columns)
+
+
+def _in_time(expires: str) -> SQL:
+    """1 until that time; after it, an error.
+
+    The network may keep a statement, and another writer its rows, until long after its sender
+    gave up and another write was acknowledged; it must not undo that one. All of it fails: a row
+    that was changed in time would be committed too late.
+    """
+    return SQL(f"(1 / (clock_timestamp() < {expires}::timestamptz)::int)")
+
+
+def _made_durable() -> SQL:
+    """False, for a row that is stored already, and the commit waits for a standby if one is named.
+
+    Whoever stored it may wait still, or have been told to wait no longer: the row is seen then.
+    The message, which is never null and which nobody reads, gives this commit a place in the log
+    after that one.
+    """
+    return SQL(f"CASE WHEN {_STANDBY_IS_NAMED} THEN {_WRITE_MESSAGE} IS NULL ELSE false END")
+
+
+def _compile(database: Database, query: Any) -> str:
+    text, parameters = query.bind(database).sql()
+    assert not parameters, "a value was compiled into the statement"
+    return str(text)
+
+
+def _postgresql() -> Statements:
+    database = PostgresqlDatabase(None)
+    names, dates = SQL("$1::text[]"), SQL("$2::date[]")
+    new = NodeList((fn.unnest(names, dates), SQL("AS new (username, date_of_birth)")))
+    named = User.username == fn.ANY(names)
+    find = _compile(database, _find(named))
+    return Statements(
+        find=find,
+        save=_compile(database, _save(new, "IS DISTINCT FROM", _in_time("$3"), _made_durable())),
+        forget=_compile(database, _forget(named, _in_time("$2"))),
+        find_replayed=f"SELECT current_setting('{REPLAYED}'), found.*"
+        f" FROM (SELECT) AS always LEFT JOIN ({find}) AS found ON true",
+    )
+
+
+def _sqlite() -> Statements:
+    database = SqliteDatabase(None)
+    # One parameter: a name, a JSON object of names and dates, or a JSON array of names.
+    new = SQL("(SELECT key AS username, value AS date_of_birth FROM json_each(?)) AS new")
+    return Statements(
+        find=_compile(database, _find(User.username == SQL("?"))),
+        # It answers within the call, which nobody makes too late.
+        save=_compile(database, _save(new, "IS NOT", in_time=SQL("1"))),
+        forget=_compile(
+            database,
+            _forget(User.username.in_(SQL("(SELECT value FROM json_each(?))")), in_time=SQL("1")),
+        ),
+    )
+
+
+POSTGRESQL = _postgresql()
+SQLITE = _sqlite()
+
+
+def _cache_use() -> tuple[str, str]:
+    database = PostgresqlDatabase(None)
+    left = SQL("greatest(0, extract(epoch FROM suspended_until - clock_timestamp()))::float8")
+    standing = (CacheUse.generation, CacheUse.history, left)
+    suspend = CacheUse.update(
+        {
+            CacheUse.generation: SQL("%s"),
+            CacheUse.history: fn.coalesce(SQL("%s"), CacheUse.history),
+            CacheUse.suspended_until: SQL("clock_timestamp() + %s * interval '1 second'"),
+        }
+    )
+    return (
+        _compile(database, CacheUse.select(*standing)),
+        _compile(database, suspend.returning(*standing)),
+    )
+
+
+#: For psycopg2, on PostgreSQL alone. Both return (generation, history, seconds of suspension left);
+#: the second takes the generation that begins, the history or None if it stays the same, and the
+#: seconds for which the cache is suspended.
+CACHE_STANDING, SUSPEND_CACHE = _cache_use()

@@ -1,0 +1,166 @@
+"""gunicorn's settings: `gunicorn -c python:hello.server 'hello.app:wsgi()'`."""
+
+# The first thing that happens, so that no module keeps an unpatched socket or lock.
+from gevent import monkey
+
+monkey.patch_all()
+
+import os  # noqa: E402
+import socket  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Mapping  # noqa: E402
+from errno import EADDRINUSE  # noqa: E402
+from typing import Any, NoReturn  # noqa: E402
+
+from hello.server.worker import Worker  # noqa: E402
+from hello.settings import MISCONFIGURED, Settings, SettingsError  # noqa: E402
+from hello.telemetry import logs, metrics  # noqa: E402
+from hello.telemetry.admin import Admin  # noqa: E402
+
+
+def _refuse(reason: object) -> NoReturn:
+    """Stop the start with one line that names the setting, instead of gunicorn's traceback."""
+    print(f"hello: {reason}", file=sys.stderr)
+    sys.exit(MISCONFIGURED)
+
+
+try:
+    _settings = Settings.load()
+except SettingsError as ex:
+    _refuse(ex)
+
+logs.configure(_settings.log_format, _settings.log_level)
+
+# gunicorn would try for five seconds, and show a traceback for a name without an address.
+_family = socket.AF_INET6 if ":" in _settings.host else socket.AF_INET
+try:
+    with socket.socket(_family) as _probe:
+        _probe.bind((_settings.host, 0))
+except (OSError, UnicodeError) as ex:
+    _refuse(f"HOST: cannot listen there: {getattr(ex, 'strerror', None) or 'it is no name'}")
+
+# The URL of the service. An IPv6 address needs its brackets.
+bind = (
+    f"[{_settings.host}]:{_settings.port}"
+    if ":" in _settings.host
+    else (f"{_settings.host}:{_settings.port}")
+)
+# One process uses one core.
+workers = _settings.web_concurrency
+# gunicorn's gevent worker with a clean drain and deadlines: see hello/server/worker.py.
+worker_class = "hello.server.worker.Worker"
+# Connections per worker. When there are as many, those that have waited longest for their
+# clients give way: see hello/server/room.py.
+worker_connections = _settings.max_connections
+# Longer than the 60 s after which a load balancer drops an idle connection. If the
+# service dropped it first, the balancer would now and then send a request into a
+# connection that is being closed, and answer 502. Until its first request a connection has
+# HEAD_TIMEOUT.
+keepalive = 75
+# After SIGTERM the workers end by themselves within GRACEFUL_TIMEOUT; then they are killed.
+graceful_timeout = _settings.graceful_timeout + 3
+# A worker whose event loop has stood still for so long is replaced.
+timeout = 30
+# Heartbeats are file writes; on some disks those stall. This one is memory.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+# The longest valid path is 64 characters of 4 bytes, percent-encoded: below 1 KiB.
+limit_request_line = 4094
+# Browsers and proxies send some 30 header fields.
+limit_request_fields = 100
+# A cookie from another service on the same host must not lock a browser out.
+limit_request_field_size = 8190
+# The parser that hello/server/worker.py extends, whatever else is installed.
+http_parser = "python"
+# Nothing here depends on the client's address or scheme: no forwarding header is believed.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+# gunicorn would open a control socket in HOME; nothing here uses it.
+control_socket_disable = True
+# In the process list, instead of "gunicorn".
+proc_name = "hello"
+# One line for each event, on standard output: see hello/telemetry/logs.py.
+logger_class = "hello.telemetry.logs.Logger"
+errorlog = "-"
+loglevel = _settings.log_level
+# A line for each request, without its path, which holds a username.
+accesslog = "-" if _settings.access_log else None
+
+
+def pre_request(worker: Any, req: Any) -> None:
+    """Called on gunicorn's own path; see hello/server/fallback.py.
+
+    gunicorn's own hook logs the path at level debug, and with it a username.
+    """
+    req.start = time.monotonic()
+
+
+def post_request(worker: Any, req: Any, environ: Mapping[str, Any], resp: Any) -> None:
+    """Count the request, unless it ended without an answer."""
+    if resp is not None and resp.status:
+        metrics.answered(environ, resp.status, time.monotonic() - req.start)
+
+
+_admin: Admin | None = None
+
+#: How a master that SIGUSR2 starts learns of the admin port, which the old one has.
+_ADMIN_FD = "HELLO_ADMIN_FD"
+
+
+#: Options of gunicorn's with which another loop than this project's would serve, without its
+#: deadlines and its drain: what is wrong with each, told from the configuration.
+_FOREIGN: dict[str, Callable[[Any], bool]] = {
+    "certfile and keyfile: TLS ends at what stands before the service": lambda cfg: cfg.is_ssl,
+    "proxy_protocol is not understood": lambda cfg: cfg.proxy_protocol != "off",
+    "http_protocols: HTTP/2 is not understood": lambda cfg: "h2" in cfg.http_protocols,
+    "keepalive must be at least 1": lambda cfg: not cfg.keepalive,
+    "worker_class must be hello.server.worker.Worker": lambda cfg: (
+        not issubclass(cfg.worker_class, Worker)
+    ),
+}
+
+
+def on_starting(server: Any) -> None:
+    """Refuse options that would have something else serve, and open the admin port."""
+    for reason, is_wrong in _FOREIGN.items():
+        if is_wrong(server.cfg):
+            _refuse(f"gunicorn's option {reason}")
+    server.log.info("serving %s", _settings.backends)
+    # What SIGUSR2 runs. gunicorn's own idea of `python -m gunicorn` is a file in gunicorn/,
+    # whose modules would then hide those of the standard library.
+    server.START_CTX["args"] = sys.orig_argv
+    _open_admin_port(server)
+
+
+def _open_admin_port(server: Any) -> None:
+    global _admin
+    if not _settings.admin_port:
+        return
+    try:
+        if _settings.admin_port == _settings.port:
+            raise OSError(EADDRINUSE, "it is PORT")
+        inherited = int(os.environ.pop(_ADMIN_FD)) if _ADMIN_FD in os.environ else None
+        _admin = Admin(_settings.host, _settings.admin_port, server.cfg.workers, inherited)
+    except OSError as ex:
+        reason = f"cannot listen on {_settings.host}, port {_settings.admin_port}: {ex.strerror}"
+        if _settings.source.get("ADMIN_PORT"):
+            _refuse(f"ADMIN_PORT: {reason}")
+        # Nobody asked for it.
+        server.log.warning("no metrics: %s; set ADMIN_PORT to another port, or to 0", reason)
+
+
+def pre_exec(server: Any) -> None:
+    """Called in what becomes the new master after SIGUSR2: hand the admin port over."""
+    if _admin is not None:
+        os.set_inheritable(_admin.fileno(), True)
+        server.cfg.env_orig[_ADMIN_FD] = str(_admin.fileno())
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    if _admin is not None:
+        worker.admin, worker.slot = _admin, _admin.before_fork()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    if _admin is not None:
+        _admin.after_exit(worker.slot)

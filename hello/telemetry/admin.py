@@ -1,0 +1,111 @@
+"""The admin port: the figures of all workers, and liveness, for those who operate the service.
+
+No client of the service can fill it.
+
+The master opens it, and every worker answers on it. So it survives the death of any worker,
+needs no process of its own, and ends with the service. See docs/decisions/telemetry.md.
+"""
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import gevent
+from gevent import pywsgi, socket
+
+from hello.telemetry import metrics
+from hello.telemetry.metrics import Snapshot
+from hello.telemetry.shared import Board
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a client of the admin port has for a request and its answer.
+PATIENCE = 10.0
+
+#: Seconds between two times that a worker shows its figures. As much of what it counted may
+#: be lost with a worker that is killed.
+INTERVAL = 1.0
+
+
+class _Handler(pywsgi.WSGIHandler):  # type: ignore[misc]
+    """One connection: it ends if the next request and its answer take too long."""
+
+    def handle_one_request(self) -> Any:
+        with gevent.Timeout(PATIENCE, False):
+            return super().handle_one_request()
+        return None
+
+
+def _listen(host: str, port: int) -> Any:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+class Admin:
+    """Made in the master. Raises OSError if the address cannot be had.
+
+    `workers` is how many there will be; after a reload there are twice as many for a while.
+    `inherited` is the descriptor of the socket that another master opened, if there is one.
+    """
+
+    def __init__(self, host: str, port: int, workers: int, inherited: int | None = None) -> None:
+        self._listener: Any = (
+            _listen(host, port) if inherited is None else socket.socket(fileno=inherited)
+        )
+        self.port: int = self._listener.getsockname()[1]
+        self._board = Board(2 * workers + 16)
+        #: Of this worker.
+        self._slot: int | None = None
+
+    def fileno(self) -> int:
+        return int(self._listener.fileno())
+
+    def before_fork(self) -> int | None:
+        """Choose a slot for the next worker. For the master."""
+        return self._board.claim()
+
+    def after_exit(self, slot: int | None) -> None:
+        """A worker is gone. For the master."""
+        if slot is not None:
+            self._board.release(slot)
+
+    def start(self, slot: int | None) -> None:
+        """Begin to answer, and to show this worker's figures. For a worker."""
+        # In the master it would be loaded once and for all, and a reload change nothing.
+        from hello.app import create_admin_app
+
+        self._slot = slot
+        if slot is None:
+            log.warning("no room for the figures of this worker: they are not shown")
+        else:
+            metrics.restore(self._board.read(slot)[1])
+            self.publish()
+            gevent.spawn(self._publish_for_ever)
+        listener = socket.socket(
+            self._listener.family, socket.SOCK_STREAM, fileno=self._listener.detach()
+        )
+        app = create_admin_app(self._read, os.environ.get("REVISION") or "unknown")
+        pywsgi.WSGIServer(listener, app, log=None, error_log=None, handler_class=_Handler).start()
+
+    def publish(self) -> None:
+        """Show this worker's figures as they are now."""
+        if self._slot is not None:
+            self._board.write(self._slot, metrics.snapshot())
+
+    def _publish_for_ever(self) -> None:
+        while True:
+            gevent.sleep(INTERVAL)
+            self.publish()
+
+    def _read(self) -> Iterable[tuple[bool, Snapshot]]:
+        self.publish()
+        return self._board.read_all()

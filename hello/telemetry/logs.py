@@ -1,0 +1,207 @@
+"""The log: one line for each event on standard output, as JSON for machines or text for people.
+
+No line holds a username, a date of birth, a path, or a setting that may be secret. Lines of
+requests hold what belongs to a request alone: its route's template, and ids.
+
+An access line is written for every request, so it does not go through `logging`, which costs
+as much as the request.
+"""
+
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+import msgspec
+from gunicorn.glogging import Logger as GunicornLogger
+
+from hello.telemetry.metrics import METHODS, OTHER
+
+log = logging.getLogger(__name__)
+
+#: What a caller of `logging` may give as `extra`, to say whose line it is.
+_IDS = ("request_id", "trace_id", "span_id")
+
+#: W3C Trace Context, section 3.2: a version, trace id, id of the caller's span, flags.
+_TRACEPARENT = re.compile(
+    "(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
+)
+
+_encode = msgspec.json.Encoder().encode
+
+
+def trace_ids(environ: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The ids of the trace and of the span that a request belongs to.
+
+    The span is this service's own where traces are on (hello.traces), else the caller's.
+    """
+    own: tuple[str, str] | None = environ.get("hello.trace")
+    if own or "HTTP_TRACEPARENT" not in environ:
+        return own
+    match = _TRACEPARENT.fullmatch(environ["HTTP_TRACEPARENT"])
+    return (match[1], match[2]) if match else None
+
+
+class JSONFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        document: dict[str, Any] = {
+            "time": _time(record.created),
+            "level": record.levelname.lower(),
+            "logger": _name(record),
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        for name in _IDS:
+            if value := getattr(record, name, None):
+                document[name] = value
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        return _encode(document).decode()
+
+
+def _name(record: logging.LogRecord) -> str:
+    # Whatever gunicorn has to say is said in "gunicorn.error".
+    return record.name.removesuffix(".error")
+
+
+class TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = (
+            f"{_time(record.created)} {record.levelname} {_name(record)}[{record.process}]:"
+            f" {record.getMessage()}"
+        )
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+_formatter: logging.Formatter = TextFormatter()
+
+
+def configure(form: str, level: str) -> None:
+    """Begin to log. `form` is json, text, or auto: text if standard output is a terminal.
+
+    The level is that of this project and of gunicorn. Libraries speak up from warnings on:
+    at a finer level they quote what they send, passwords included.
+    """
+    global _formatter
+    if form == "auto":
+        form = "text" if sys.stdout.isatty() else "json"
+    _formatter = TextFormatter() if form == "text" else JSONFormatter()
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("hello").setLevel(level.upper())
+    logging.captureWarnings(True)
+    # If nobody reads standard output any more, a traceback for each line helps nobody either.
+    logging.raiseExceptions = False
+
+
+class Logger(GunicornLogger):  # type: ignore[misc]
+    """gunicorn's logger. `configure` comes first."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for handler in (*self.error_log.handlers, *self.access_log.handlers):
+            if isinstance(handler, logging.StreamHandler):
+                handler.setFormatter(_formatter)
+                if type(handler) is logging.StreamHandler:  # no file
+                    handler.setStream(sys.stdout)
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: timedelta) -> None:
+        """Called by gunicorn on its own path."""
+        if self.access_log_enabled:
+            self.answered(environ, resp.status, resp.sent or 0, request_time.total_seconds())
+
+    def answered(self, environ: Mapping[str, Any], status: str, sent: int, seconds: float) -> None:
+        """Write the line of a request that was answered with `sent` bytes of body."""
+        method = environ["REQUEST_METHOD"]
+        if method not in METHODS:
+            method = OTHER
+        line = _access_line(environ, method, status[:3], sent, seconds)
+        for handler in self.access_log.handlers:
+            if isinstance(handler, logging.StreamHandler):
+                with suppress(OSError, ValueError):
+                    os.write(handler.stream.fileno(), line)
+            else:
+                arguments = ("gunicorn.access", logging.INFO, "", 0, line.decode().rstrip())
+                handler.handle(logging.LogRecord(*arguments, None, None))
+
+
+def _access_line(
+    environ: Mapping[str, Any], method: str, status: str, sent: int, seconds: float
+) -> bytes:
+    route = environ.get("hello.route") or OTHER
+    request_id = environ.get("hello.request_id")
+    if isinstance(_formatter, TextFormatter):
+        text = f"{_time(time.time())} {method} {status} {route} {seconds * 1000:.1f} ms"
+        return f"{text} {sent} bytes {request_id}\n".encode()
+    document = {
+        "time": _time(time.time()),
+        "level": "info",
+        "logger": "access",
+        "pid": os.getpid(),
+        "message": f"{method} {status} {route}",
+        "method": method,
+        "route": route,
+        "status": int(status),
+        "duration_ms": round(seconds * 1000, 3),
+        "bytes": sent,
+        "request_id": request_id,
+    }
+    if ids := trace_ids(environ):
+        document["trace_id"], document["span_id"] = ids
+    return _encode(document) + b"\n"
+
+
+class Seldom:
+    """Logs an event at once, and its repetitions as a number, once in `interval` seconds.
+
+    For what clients can cause as often as they like.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], object],
+        interval: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say = say
+        self._interval = interval
+        self._clock = clock
+        self._next = float("-inf")
+        self._unsaid = 0
+
+    def __call__(self, message: str) -> None:
+        now = self._clock()
+        if now < self._next:
+            self._unsaid += 1
+            return
+        also, self._unsaid = self._unsaid, 0
+        self._next = now + self._interval
+        self._say(f"{message} ({also} more like this were not logged)" if also else message)
+
+
+def report(
+    context: object, kind: type[BaseException], value: BaseException, trace: TracebackType | None
+) -> None:
+    """Log what ended a greenlet that nobody waits for: `print_exception` of gevent's hub."""
+    log.error("a greenlet failed", exc_info=(kind, value, trace))
+
+
+_second = (0, "")
+
+
+def _time(seconds: float) -> str:
+    """RFC 3339, in UTC and with milliseconds; made once a second."""
+    global _second
+    whole = int(seconds)
+    if _second[0] != whole:
+        _second = (whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)))
+    return f"{_second[1]}.{int(seconds * 1000) % 1000:03}Z"

@@ -1,0 +1,55 @@
+"""What linters say of the image, the scripts and the manifests."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.programs import find
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(program: str, *arguments: str | Path, cwd: Path = ROOT) -> str:
+    """What a linter writes; the test is skipped where it is not installed."""
+    path = find(program)
+    if path is None:
+        pytest.skip(f"needs {program}")
+    done = subprocess.run([path, *arguments], cwd=cwd, capture_output=True, text=True)
+    return done.stdout
+
+
+def test_hadolint_finds_nothing() -> None:
+    assert run("hadolint", "Dockerfile") == ""
+
+
+def test_shellcheck_finds_nothing() -> None:
+    files = [ROOT / ".ci" / "run", *(ROOT / "compose").glob("*.sh"), *(ROOT / "scripts").rglob("*")]
+    ours = [file for file in files if file.is_file() and "node_modules" not in file.parts]
+    scripts = [file for file in ours if file.read_bytes()[:2] == b"#!"]
+    shells = [file for file in scripts if b"sh" in file.read_bytes().splitlines()[0]]
+    assert len(shells) >= 8
+    assert run("shellcheck", *shells) == ""
+
+
+def test_checkov_finds_what_is_skipped_for_a_reason_and_nothing_else(tmp_path: Path) -> None:
+    text = (ROOT / ".checkov.yaml").read_text()
+    configuration = yaml.safe_load(text)
+    skipped = configuration.pop("skip-check")
+    lines = text.splitlines()
+    for check in skipped:
+        above = lines[lines.index(f"  - {check}") - 1]
+        assert above.startswith("  # "), f"no reason is given for {check}"
+
+    # In a tree without the file, which checkov would find.
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    shutil.copy(ROOT / "Dockerfile", tree)
+    shutil.copytree(ROOT / "manifests", tree / "manifests")
+    file = tmp_path / "all.yaml"
+    file.write_text(yaml.safe_dump(configuration))
+    found = run("checkov", "--config-file", file, cwd=tree)
+    failed = {line.split()[1].rstrip(":") for line in found.splitlines() if line[:6] == "Check:"}
+    assert failed == set(skipped)

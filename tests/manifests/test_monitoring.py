@@ -1,0 +1,176 @@
+"""The alert rules, the dashboard and the runbook: each is right, and they agree."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support import monitoring
+from tests.support.monitoring import MONITORING, ROOT, RUNBOOK
+
+RULES_TEST = Path(__file__).with_name("rules_test.yaml")
+
+#: The parts of an entry of the runbook.
+PARTS = ("Symptom", "For users", "Look", "Do")
+
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="needs promtool (Debian's package prometheus)"
+)
+needs_kubectl = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="needs kubectl to render the manifests"
+)
+
+
+@pytest.fixture
+def rules_file(tmp_path: Path) -> Path:
+    """The rules as promtool and Prometheus read them, beside their tests."""
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump(monitoring.rules_spec()))
+    shutil.copy(RULES_TEST, tmp_path)
+    return path
+
+
+def _promtool(*arguments: str, directory: Path) -> None:
+    done = subprocess.run(
+        ["promtool", *arguments], cwd=directory, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_prometheus_accepts_the_rules(rules_file: Path) -> None:
+    _promtool("check", "rules", rules_file.name, directory=rules_file.parent)
+
+
+@needs_promtool
+def test_alerts_fire_where_they_must_and_nowhere_else(rules_file: Path) -> None:
+    _promtool("test", "rules", RULES_TEST.name, directory=rules_file.parent)
+
+
+def test_every_alert_is_tested() -> None:
+    # In a test where it fires: an empty list of alerts would test nothing.
+    document = yaml.safe_load(RULES_TEST.read_text())
+    fired = set()
+    for test in document["tests"]:
+        for case in test.get("promql_expr_test", []):
+            for sample in case["exp_samples"]:
+                fired.add(re.search(r'alertname="(\w+)"', sample["labels"])[1])
+        for case in test.get("alert_rule_test", []):
+            if case["exp_alerts"]:
+                fired.add(case["alertname"])
+    assert fired == monitoring.alerts().keys()
+    groups = [group["name"] for group in monitoring.rules_spec()["groups"]]
+    assert document["group_eval_order"] == groups
+
+
+@pytest.mark.parametrize("where", monitoring.expressions())
+def test_every_expression_is_promql(where: str) -> None:
+    found = list(monitoring.selectors(monitoring.expressions()[where]))
+    assert found
+
+
+def test_every_record_that_is_used_is_recorded() -> None:
+    names = {
+        selector.metric
+        for expr in monitoring.expressions().values()
+        for selector in monitoring.selectors(expr)
+    }
+    assert {name for name in names if ":" in name} <= monitoring.records().keys()
+
+
+@pytest.mark.parametrize("name", monitoring.alerts())
+def test_every_alert_says_what_a_person_needs(name: str) -> None:
+    rule = monitoring.alerts()[name]
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+    page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+    assert page.endswith(f"/{RUNBOOK.relative_to(ROOT)}")
+    assert monitoring.anchors(RUNBOOK.read_text())[anchor] == name
+
+
+def test_the_runbook_has_an_entry_for_each_alert_and_no_other() -> None:
+    assert monitoring.entries().keys() == monitoring.alerts().keys()
+
+
+@pytest.mark.parametrize("name", monitoring.entries())
+def test_every_entry_has_its_parts(name: str) -> None:
+    text = monitoring.entries()[name]
+    bold = re.findall(r"^\*\*([^*.]+)\.\*\*", text, re.M)
+    assert tuple(bold) == PARTS
+    assert monitoring.alerts()[name]["labels"]["severity"] in text
+
+
+def test_queries_of_the_runbook_are_promql_on_known_metrics() -> None:
+    known = monitoring.used().keys() | monitoring.records().keys() | monitoring.FOREIGN
+    blocks = re.findall(r"^```promql\n(.*?)^```", RUNBOOK.read_text(), re.M | re.S)
+    assert blocks
+    for block in blocks:
+        for query in block.strip().split("\n\n"):
+            for selector in monitoring.selectors(query):
+                assert selector.metric in known
+
+
+def test_links_within_the_runbook_lead_somewhere() -> None:
+    text = RUNBOOK.read_text()
+    known = monitoring.anchors(text)
+    for anchor in re.findall(r"\]\(#([^)]+)\)", text):
+        assert anchor in known
+
+
+def test_anchors_are_those_of_github() -> None:
+    markdown = "# A Title\n## `code`, and more!\n## Twice\n## Twice\n```\n# no heading\n```\n"
+    assert list(monitoring.anchors(markdown)) == ["a-title", "code-and-more", "twice", "twice-1"]
+
+
+def test_the_panels_do_not_overlap() -> None:
+    taken = set()
+    for panel in monitoring.dashboard()["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        for x in range(place["x"], place["x"] + place["w"]):
+            for y in range(place["y"], place["y"] + place["h"]):
+                assert (x, y) not in taken
+                taken.add((x, y))
+    ids = [panel["id"] for panel in monitoring.dashboard()["panels"]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_admin_port_is_scraped_and_not_exposed() -> None:
+    def read(*path: str) -> dict:
+        return yaml.safe_load((ROOT / "manifests").joinpath(*path).read_text())
+
+    container = read("base", "deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    spec = read("monitoring", "podmonitor.yaml")["spec"]
+    [endpoint] = spec["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("metrics", "/metrics")
+    assert ports["metrics"] == 9090
+    [exposed] = read("base", "service.yaml")["spec"]["ports"]
+    assert exposed["targetPort"] not in ("metrics", 9090)
+    [labels] = read("base", "kustomization.yaml")["labels"]
+    assert spec["selector"]["matchLabels"] == labels["pairs"]
+    # Rules and dashboard know the job by the value of that label.
+    assert spec["jobLabel"] in labels["pairs"]
+    jobs = {
+        value
+        for expr in monitoring.expressions().values()
+        for selector in monitoring.selectors(expr)
+        for label, _, value in selector.matchers
+        if label == "job"
+    }
+    assert jobs == {labels["pairs"][spec["jobLabel"]]}
+
+
+@needs_kubectl
+def test_kustomize_renders_it() -> None:
+    command = ["kubectl", "kustomize", MONITORING]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    objects = {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
+    assert objects.keys() == {"PodMonitor", "PrometheusRule", "ConfigMap"}
+    assert objects["PrometheusRule"]["spec"] == monitoring.rules_spec()
+    assert objects["ConfigMap"]["metadata"]["labels"]["grafana_dashboard"] == "1"
+    [text] = objects["ConfigMap"]["data"].values()
+    assert text == (MONITORING / "dashboard.json").read_text()

@@ -1,0 +1,94 @@
+import json
+import logging
+import re
+import sys
+from typing import Any
+
+import gevent
+import pytest
+
+from hello.telemetry.logs import JSONFormatter, TextFormatter, report, trace_ids
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+def record(message: str, *arguments: Any, **more: Any) -> logging.LogRecord:
+    made = logging.LogRecord(
+        "hello.database.session", logging.WARNING, "", 0, message, arguments, None
+    )
+    made.__dict__.update(more)
+    return made
+
+
+def test_a_line_of_json() -> None:
+    made = record('the %s\n"answers"', "primary", request_id="asked-for", trace_id=None)
+    line = JSONFormatter().format(made)
+    assert "\n" not in line
+    document = json.loads(line)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", document.pop("time"))
+    assert document == {
+        "level": "warning",
+        "logger": "hello.database.session",
+        "pid": made.process,
+        "message": 'the primary\n"answers"',
+        "request_id": "asked-for",
+    }
+
+
+def test_a_traceback_stays_in_its_line() -> None:
+    try:
+        raise ZeroDivisionError("for a test")
+    except ZeroDivisionError:
+        made = record("a defect", exc_info=sys.exc_info())
+    document = json.loads(JSONFormatter().format(made))
+    assert document["exception"].endswith("ZeroDivisionError: for a test")
+    text = TextFormatter().format(made)
+    assert "WARNING hello.database.session[" in text
+    assert text.endswith("ZeroDivisionError: for a test")
+
+
+def test_times_are_utc_with_milliseconds() -> None:
+    for created, text in [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1e9 + 0.9996, "2001-09-09T01:46:40.999Z"),
+        (0.25, "1970-01-01T00:00:00.250Z"),
+    ]:
+        made = record("x", created=created)
+        assert json.loads(JSONFormatter().format(made))["time"] == text
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", (TRACE, SPAN)),
+        (f"00-{TRACE}-{SPAN}-00", (TRACE, SPAN)),
+        (f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be", (TRACE, SPAN)),
+        (f"ff-{TRACE}-{SPAN}-01", None),
+        (f"00-{'0' * 32}-{SPAN}-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (f"00-{TRACE.upper()}-{SPAN}-01", None),
+        (f"00-{TRACE}-{SPAN}", None),
+        (f"00-{TRACE}-{SPAN}-01\n", None),
+        ("Rumpelstilz", None),
+        ("", None),
+    ],
+)
+def test_ids_of_a_caller(text: str, ids: tuple[str, str] | None) -> None:
+    assert trace_ids({"HTTP_TRACEPARENT": text}) == ids
+
+
+def test_own_ids_come_first() -> None:
+    environ = {"HTTP_TRACEPARENT": f"00-{TRACE}-{SPAN}-01"}
+    assert trace_ids(environ | {"hello.trace": ("a", "b")}) == ("a", "b")
+    assert trace_ids({}) is None
+
+
+def test_a_greenlet_that_fails_is_logged_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gevent.get_hub(), "print_exception", report)
+    gevent.spawn(lambda: 1 / 0).join()
+    [made] = caplog.records
+    document = json.loads(JSONFormatter().format(made))
+    assert document["message"] == "a greenlet failed"
+    assert document["exception"].endswith("ZeroDivisionError: division by zero")

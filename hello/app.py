@@ -10,6 +10,7 @@ import falcon
 from hello import problems
 from hello.backends import Backends
 from hello.batching import Batcher
+from hello.checks import Check
 from hello.errors import SchemaOutdated
 from hello.lifecycle import Process, process
 from hello.middleware import CommonHeaders
@@ -17,8 +18,6 @@ from hello.resources import docs, health
 from hello.resources.hello import Clock, Hello
 from hello.resources.root import Root
 from hello.settings import Settings
-from hello.telemetry.exposition import Metrics
-from hello.telemetry.metrics import Snapshot
 from hello.usernames import Usernames
 from hello.users import Users
 
@@ -39,7 +38,7 @@ def create_app(
     time_zone: tzinfo = UTC,
     clock: Clock = today,
     process: Process | None = None,
-    checks: Mapping[str, health.Check] | None = None,
+    checks: Mapping[str, Check] | None = None,
     middleware: Iterable[Any] = (),
 ) -> App:
     """The WSGI application, wired from its parts.
@@ -80,14 +79,6 @@ def server_options(req: falcon.Request, resp: falcon.Response, **_: object) -> N
         raise falcon.HTTPBadRequest(description="Only OPTIONS has the target *.")
     resp.status = falcon.HTTP_204
     resp.set_header("Allow", "GET, HEAD, OPTIONS, PUT")
-
-
-def create_admin_app(read: Callable[[], Iterable[tuple[bool, Snapshot]]], revision: str) -> App:
-    """What the admin port shows: figures, see `Metrics`, and that the process answers."""
-    app: App = falcon.App()
-    app.add_route("/metrics", Metrics(read, revision))
-    app.add_route("/health/live", health.Live())
-    return app
 
 
 def wsgi() -> App:

@@ -79,9 +79,10 @@ class Batcher(Generic[Value, Result]):
         # How many keys the last statement had: 1 means that requests come one by one.
         self._last = 1
         self._kind = kind
-        self._observe_size = metrics.BATCH_SIZE.into((kind,))
-        self._sizes = metrics.BATCH_SIZE.row((kind,))
-        metrics.WAITING.watch((kind,), lambda: self._waiters)
+        self._sizes = metrics.BATCH_SIZE.labels(kind)
+        self._shed = metrics.SHED.labels(kind)
+        self._deadlines = metrics.DEADLINES.labels(kind)
+        metrics.WAITING.labels(kind).watch(lambda: self._waiters)
 
     def submit(self, key: str, value: Value, timeout: float | None = None) -> Result | None:
         """The result of the statement that `key` rode in.
@@ -97,7 +98,7 @@ class Batcher(Generic[Value, Result]):
         if self._idle and self._last == 1 and not self._waiting:
             return self._run_alone(key, value, timeout)
         if self._waiters >= self._max_waiting:
-            metrics.SHED.add(self._kind)
+            self._shed.inc()
             raise Overloaded("too many requests are waiting for the database")
 
         entry = self._waiting.get(key)
@@ -120,7 +121,7 @@ class Batcher(Generic[Value, Result]):
             return result
         except BaseException as ex:
             if isinstance(ex, DeadlineExceeded):
-                metrics.DEADLINES.add(self._kind)
+                self._deadlines.inc()
             self._withdraw(key, entry, waiter)
             raise
         finally:
@@ -129,8 +130,7 @@ class Batcher(Generic[Value, Result]):
     def _run_alone(self, key: str, value: Value, timeout: float) -> Result | None:
         """Run a statement for one request without handing over to another greenlet."""
         lane = self._idle.pop()
-        self._sizes[0] += 1  # of the size 1, in short
-        self._sizes[-1] += 1
+        self._sizes.observe(1)
         try:
             results = lane({key: value}, time.monotonic() + timeout)
         finally:
@@ -150,7 +150,7 @@ class Batcher(Generic[Value, Result]):
                 if not batch:
                     continue
                 self._last = len(batch)
-                self._observe_size(len(batch))
+                self._sizes.observe(len(batch))
                 values = {key: entry.value for key, entry in batch.items()}
                 results: Mapping[str, Result | Exception | None]
                 try:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import gevent
 
 from hello.backends import Backends
+from hello.checks import Check, Finding, measure, status
 from hello.errors import SchemaOutdated, Unavailable
-from hello.resources.health import Check
 from hello.settings import MISCONFIGURED, Settings, SettingsError
 
 #: Seconds that each dependency has; all are asked at once.
@@ -26,18 +26,6 @@ GRACE = 1.0
 
 #: Exit codes, beside MISCONFIGURED.
 HEALTHY, FAILING = 0, 1
-
-
-class Finding(NamedTuple):
-    """What a check said, after how many seconds."""
-
-    seconds: float
-    problem: Unavailable | None = None
-    details: Mapping[str, Any] = {}
-
-    @property
-    def reason(self) -> str:
-        return str(self.problem)
 
 
 class Report(NamedTuple):
@@ -64,10 +52,7 @@ class Report(NamedTuple):
     @property
     def status(self) -> str:
         """`ok`, `degraded` (reads are answered), or `unavailable`."""
-        if self.reads.problem:
-            return "unavailable"
-        failed = self.writes.problem or any(f.problem for f in self.dependencies.values())
-        return "degraded" if failed else "ok"
+        return status(self.reads.problem, self.dependencies)
 
     @property
     def schema(self) -> str:
@@ -99,8 +84,8 @@ class Report(NamedTuple):
         for name, finding in self.replicas.items():
             lines.append(_line(name, not finding.problem, _of_replica(finding), finding.seconds))
         if self.cache:
-            problem = self.cache.reason if self.cache.problem else ""
-            lines.append(_line("cache", not problem, problem, self.cache.seconds))
+            reason = self.cache.reason
+            lines.append(_line("cache", not reason, reason, self.cache.seconds))
         answers = {
             "any": "",
             "stale": "answered by a replica, perhaps with an old date",
@@ -122,11 +107,7 @@ class Report(NamedTuple):
             "settings": {"state": "ok"},
             "schema": schema,
             "dependencies": {
-                name: {
-                    "state": "down" if finding.problem else "up",
-                    "latency_ms": round(finding.seconds * 1000, 2),
-                    **({"reason": finding.reason} if finding.problem else finding.details),
-                }
+                name: {"latency_ms": finding.latency_ms} | finding.document(finding.reason)
                 for name, finding in self.dependencies.items()
             },
             "get": self.get,
@@ -165,16 +146,6 @@ def _line(name: str, good: bool, text: str = "", seconds: float | None = None) -
     return f"{name:<10} {'ok' if good else 'FAILED':<6} {took:>8}  {text}".rstrip()
 
 
-def ask(check: Check, timeout: float) -> Finding:
-    """Run a check, which keeps to its timeout as well as it can."""
-    start = time.monotonic()
-    try:
-        details = check(timeout)
-    except Unavailable as ex:
-        return Finding(time.monotonic() - start, ex)
-    return Finding(time.monotonic() - start, None, details)
-
-
 def ask_at_once(checks: Mapping[str, Check], timeout: float) -> dict[str, Finding]:
     """Run all checks, each in a thread; return within `timeout` and GRACE seconds.
 
@@ -186,7 +157,7 @@ def ask_at_once(checks: Mapping[str, Check], timeout: float) -> dict[str, Findin
 
     def run(name: str, check: Check) -> None:
         try:
-            found[name] = ask(check, timeout)
+            found[name] = measure(check, timeout)
         except BaseException as ex:
             errors.append(ex)
         finally:
@@ -214,7 +185,7 @@ def examine(settings: Settings, timeout: float = TIMEOUT) -> Report:
         checks = dict.fromkeys(checks, _no_file)
     if settings.db_uri.is_memory:
         # It belongs to this thread, and nothing of it waits.
-        found = {name: ask(check, timeout) for name, check in checks.items()}
+        found = {name: measure(check, timeout) for name, check in checks.items()}
     else:
         found = ask_at_once(checks, timeout)
     return Report(

@@ -1,14 +1,19 @@
 """`python -m hello forget USERNAME`: erase a person, for whoever runs the service.
 
-It is a write like a PUT: committed in the primary, and removed from the cache, before it says so;
-see `hello.backends`. There is no HTTP method for it, since the service knows no callers. Nothing
-that is said holds the username.
+It is a write like a PUT: committed in the primary, and removed from the cache, before it says so.
+There is no HTTP method for it, since the service knows no callers. Nothing that is said holds the
+username.
 """
 
 import logging
 import os
+import time
+from collections.abc import Mapping
+from contextlib import closing
 
 from hello.backends import Backends
+from hello.cache.lanes import RemovingWrites
+from hello.checks import check_write
 from hello.errors import Rejected, Unavailable
 from hello.settings import Settings, SettingsError
 from hello.usernames import InvalidUsername, Usernames
@@ -31,8 +36,44 @@ def forget(argument: str) -> bool:
         username = Usernames(settings.username_pattern).parse(raw)
         if settings.db_uri.lacks_its_file:
             raise Unavailable("nothing was erased: the SQLite file is not there")
-        return Backends(settings).forget(username)
+        return _erase(username, Backends(settings), settings.request_timeout)
     except InvalidUsername as ex:
         raise SettingsError(f"USERNAME: {ex}") from None
     except Rejected:
         raise SettingsError("USERNAME: the database can store no such name") from None
+
+
+def _erase(username: str, backends: Backends, timeout: float) -> bool:
+    """Erase a user as a PUT writes: in the database, then in the cache. Whether there was one.
+
+    It is certain on return that every GET which begins later is 404. `timeout`, in seconds, is
+    for each of two steps. Raises Unavailable or Rejected.
+    """
+    deleted = False
+
+    def delete(names: dict[str, None], deadline: float, /) -> Mapping[str, bool | Exception]:
+        nonlocal deleted
+        results = session.forget(names, deadline)
+        deleted = True
+        return results
+
+    with closing(backends.open_primary()) as session:
+        deadline = time.monotonic() + timeout
+        try:
+            # If its answer is lost, the DELETE is repeated, and finds nothing.
+            known = session.call(lambda c: c.find([username], deadline), deadline)
+            uses_cache = backends.cache is not None
+            check_write(session, lambda c: c.forget([], deadline), uses_cache, deadline)
+        except Unavailable as ex:
+            raise Unavailable(f"nothing was erased: {ex}") from ex
+        lane = delete if backends.cache is None else RemovingWrites(delete, backends.cache)
+        try:
+            erased = lane({username: None}, time.monotonic() + timeout)
+        except Unavailable as ex:
+            state = (
+                "it is erased from the database, and may still be shown from the cache"
+                if deleted
+                else "it is not known whether it is erased"
+            )
+            raise Unavailable(f"{state}, so run this again: {ex}") from ex
+    return known[username].date_of_birth is not None or username in erased

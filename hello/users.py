@@ -1,4 +1,4 @@
-"""Find and save users: the batches, over the routes they use."""
+"""Find and save users: the batches, over the lanes that they use."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from hello.batching import Batcher, Lane
-from hello.cache.connection import Cached, Lease
-from hello.database.models import Birthday
+from hello.cache.connection import Lease
+from hello.database.models import NO_SUCH_USER, Record
 
 
 class Users:
@@ -23,9 +23,9 @@ class Users:
 
     def __init__(
         self,
-        readers: Sequence[Lane[Lease | None, Birthday]],
+        readers: Sequence[Lane[Lease | None, Record]],
         writers: Sequence[Lane[date, int]],
-        cached: Sequence[Lane[None, Cached]] = (),
+        cached: Sequence[Lane[None, Record | Lease]] = (),
         *,
         max_waiting: int = 1024,
         timeout: float = 5.0,
@@ -33,20 +33,23 @@ class Users:
     ) -> None:
         self._timeout = timeout
         make = partial(batcher, max_waiting=max_waiting, timeout=timeout)
-        self._reads: Batcher[Lease | None, Birthday] = make(readers, kind="read")
+        self._reads: Batcher[Lease | None, Record] = make(readers, kind="read")
         self._writes: Batcher[date, int] = make(writers, kind="write")
-        self._cached: Batcher[None, Cached] | None = make(cached, kind="cache") if cached else None
+        self._cached: Batcher[None, Record | Lease] | None = None
+        if cached:
+            self._cached = make(cached, kind="cache")
 
-    def find(self, username: str) -> Birthday | None:
-        """What is stored of a user."""
+    def find(self, username: str) -> Record:
+        """What is known of a user."""
         if self._cached is None:
-            return self._reads.submit(username, None)
+            return self._reads.submit(username, None) or NO_SUCH_USER
         end = time.monotonic() + self._timeout
         # Hits do not wait for misses: those go on to a batch of their own.
         cached = self._cached.submit(username, None)
-        if isinstance(cached, Birthday):
+        if isinstance(cached, Record):
             return cached
-        return self._reads.submit(username, cached, max(0.001, end - time.monotonic()))
+        left = max(0.001, end - time.monotonic())
+        return self._reads.submit(username, cached, left) or NO_SUCH_USER
 
     def save(self, username: str, date_of_birth: date) -> None:
         """Create the user, or change the date; it is committed on return."""

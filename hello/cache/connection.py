@@ -27,6 +27,7 @@ See docs/decisions/cache.md.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from typing import Any, NamedTuple
@@ -35,9 +36,9 @@ import gevent
 import redis
 
 from hello.cache import address
-from hello.database.models import Birthday, Generation
+from hello.database.models import Generation, Record
 from hello.errors import DatabaseUnavailable
-from hello.telemetry.metrics import count, timed
+from hello.telemetry import metrics
 
 #: Of the form of keys and values. It is part of each key, so that another form is another key.
 SCHEMA_VERSION = 1
@@ -97,9 +98,6 @@ class Lease(NamedTuple):
     generation: Generation
 
 
-Cached = Birthday | Lease
-
-
 class CacheUnavailable(Exception):
     """It is away, or left alone. Never an error of a request."""
 
@@ -131,7 +129,7 @@ class CacheConnection:
         self._run_id = ""
         self._scripts: dict[str, Any] = {}
 
-    def claim(self, names: Iterable[str], generation: Generation) -> dict[str, Cached]:
+    def claim(self, names: Iterable[str], generation: Generation) -> dict[str, Record | Lease]:
         """What is cached, and a lease for each that is not and that nobody else reads."""
         names = list(names)
         token = ""
@@ -143,17 +141,17 @@ class CacheConnection:
             return self._call("claim", names, generation, token, self._lease)
 
         held = self._run("claim", claim)
-        found: dict[str, Cached] = {}
+        found: dict[str, Record | Lease] = {}
         for name, text in zip(names, held, strict=True):
             if text == token:
                 found[name] = Lease(token, generation)
-            elif (user := _user(text)) is not None:
-                found[name] = user
+            elif (record := _record(text)) is not None:
+                found[name] = record
         return found
 
-    def fill(self, lease: Lease, found: Mapping[str, Birthday | None]) -> None:
+    def fill(self, lease: Lease, found: Mapping[str, Record]) -> None:
         """Store what was read under a lease; give the lease back for who was not found."""
-        values = [_value(user) if user else "" for user in found.values()]
+        values = [_value(record) for record in found.values()]
         arguments: list[str | int] = [lease.token, self._ttl, *values]
         self._run("fill", lambda: self._call("fill", found, lease.generation, *arguments))
 
@@ -178,8 +176,12 @@ class CacheConnection:
         return self._scripts[script](keys, (generation.history, *arguments), self._client)
 
     def _run(self, name: str, operation: Callable[[], Any]) -> Any:
-        with timed("cache", name):
+        start = time.monotonic()
+        try:
             return self._do(operation)
+        finally:
+            seconds = time.monotonic() - start
+            metrics.STATEMENT_SECONDS.labels("cache", name).observe(seconds)
 
     def _do(self, operation: Callable[[], Any]) -> Any:
         # redis-py's own timeouts are for one read, of which a slow answer may take many.
@@ -201,7 +203,7 @@ class CacheConnection:
             cut = isinstance(ex.__cause__, redis.ConnectionError)
             if not (used and cut):
                 raise
-        count("cache_retries")
+        metrics.RETRIES.labels("cache").inc()
         return self._do_once(operation)
 
     def _do_once(self, operation: Callable[[], Any]) -> Any:
@@ -254,14 +256,15 @@ def _reason(ex: Exception) -> str:
     return kind
 
 
-def _user(text: str) -> Birthday | None:
+def _record(text: str) -> Record | None:
     """What a value says; None if it is none: a lease, or something that nobody here wrote."""
     try:
-        kind, version, born = text.split("|")
-        return Birthday(date.fromisoformat(born), int(version)) if kind == "v" else None
+        letter, version, born = text.split("|")
+        return Record(date.fromisoformat(born), int(version)) if letter == "v" else None
     except ValueError:
         return None
 
 
-def _value(user: Birthday) -> str:
-    return f"v|{user.version}|{user.date_of_birth}"
+def _value(record: Record) -> str:
+    """The value to store; empty if there is no such user."""
+    return f"v|{record.version}|{record.date_of_birth}" if record.date_of_birth else ""

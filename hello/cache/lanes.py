@@ -11,11 +11,11 @@ import gevent
 
 from hello.batching import Lane
 from hello.breaker import Breaker
-from hello.cache.connection import AnotherHistory, CacheConnection, Cached, CacheUnavailable, Lease
+from hello.cache.connection import AnotherHistory, CacheConnection, CacheUnavailable, Lease
 from hello.cache.permission import RENEWAL, Permission
-from hello.database.models import Birthday, Generation
+from hello.database.models import Generation, Record
 from hello.errors import DatabaseUnavailable
-from hello.telemetry.metrics import count
+from hello.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Cache:
         self.connect = connect
         self.permission = permission
         #: For readers. A writer that fails suspends the cache, and then nobody tries.
-        self.breaker = Breaker()
+        self.breaker = Breaker("cache")
         self._suspending = self._naming = False
 
     def attempt(self, operation: Callable[[], Result]) -> Result:
@@ -50,13 +50,9 @@ class Cache:
             gevent.spawn(self._try_to_use, ex.history)
             raise
         except CacheUnavailable as ex:
-            if not self.breaker.is_open:
-                log.warning("the cache does not answer: %s", ex)
-            self.breaker.failed()
-            count("cache_failures")
+            self.breaker.failed(reason=ex)
+            metrics.CACHE_FAILURES.inc()
             raise
-        if self.breaker.is_open:
-            log.warning("the cache answers again")
         self.breaker.succeeded()
         return result
 
@@ -68,7 +64,7 @@ class Cache:
         if isinstance(why, AnotherHistory):
             self.permission.suspend(deadline, why.history)
             return
-        count("cache_failures")
+        metrics.CACHE_FAILURES.inc()
         if not self._suspending:
             self._suspending = True
             gevent.spawn(self._stay_suspended)
@@ -96,7 +92,7 @@ class Cache:
                     with suppress(AnotherHistory):
                         connection.remove([""], NOBODYS)  # no user has this name
                     return
-                count("cache_failures")  # nobody else tries meanwhile
+                metrics.CACHE_FAILURES.inc()  # nobody else tries meanwhile
                 with suppress(DatabaseUnavailable):
                     self.permission.suspend(time.monotonic() + RENEWAL)
         finally:
@@ -105,56 +101,56 @@ class Cache:
 
 
 class CacheReads:
-    """A lane that asks the cache: a birthday, a lease, or nothing."""
+    """A lane that asks the cache: a record, a lease, or nothing."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._connection = cache.connect()
 
-    def __call__(self, names: dict[str, None], deadline: float, /) -> Mapping[str, Cached]:
-        use = self._cache.permission.to_read(deadline)
-        if use is None:
+    def __call__(self, names: dict[str, None], deadline: float, /) -> Mapping[str, Record | Lease]:
+        standing = self._cache.permission.to_read(deadline)
+        if standing is None:
             return {}
         try:
-            found = self._cache.attempt(lambda: self._connection.claim(names, use.generation))
+            found = self._cache.attempt(lambda: self._connection.claim(names, standing.generation))
         except CacheUnavailable:
             return {}
-        hits = sum(isinstance(value, Birthday) for value in found.values())
-        count("cache_hits", hits)
-        count("cache_misses", len(names) - hits)
-        return found if use.confirmed else _unconfirmed(found)
+        hits = sum(isinstance(value, Record) for value in found.values())
+        metrics.CACHE_HITS.inc(hits)
+        metrics.CACHE_MISSES.inc(len(names) - hits)
+        return found if standing.confirmed else _unconfirmed(found)
 
 
-def _unconfirmed(found: Mapping[str, Cached]) -> dict[str, Cached]:
+def _unconfirmed(found: Mapping[str, Record | Lease]) -> dict[str, Record | Lease]:
     """What may be shown without permission. Nothing may be stored without one."""
     return {
-        name: user._replace(stale=True)
-        for name, user in found.items()
-        if isinstance(user, Birthday)
+        name: record._replace(stale=True)
+        for name, record in found.items()
+        if isinstance(record, Record)
     }
 
 
 class FillingReads:
     """A read lane that stores in the cache what it read under a lease."""
 
-    def __init__(self, reads: Lane[Lease | None, Birthday], cache: Cache) -> None:
+    def __init__(self, reads: Lane[Lease | None, Record], cache: Cache) -> None:
         self._reads = reads
         self._cache = cache
         self._connection = cache.connect()
 
     def __call__(
         self, leases: dict[str, Lease | None], deadline: float, /
-    ) -> Mapping[str, Birthday | Exception]:
+    ) -> Mapping[str, Record | Exception]:
         found = self._reads(leases, deadline)
         # Each batch that asked the cache had one lease; a batch here may join several.
-        fills: dict[Lease, dict[str, Birthday | None]] = {}
+        fills: dict[Lease, dict[str, Record]] = {}
         for name, lease in leases.items():
-            user = found.get(name)
-            if lease and not isinstance(user, Exception) and not (user and user.stale):
-                fills.setdefault(lease, {})[name] = user
+            record = found.get(name)
+            if lease and isinstance(record, Record) and not record.stale:
+                fills.setdefault(lease, {})[name] = record
         with suppress(CacheUnavailable):
-            for lease, users in fills.items():
-                self._cache.attempt(partial(self._connection.fill, lease, users))
+            for lease, records in fills.items():
+                self._cache.attempt(partial(self._connection.fill, lease, records))
         return found
 
 

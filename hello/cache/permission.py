@@ -28,7 +28,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import gevent
 from gevent.lock import Semaphore
@@ -38,7 +37,7 @@ from hello.database.models import CacheStanding, Generation
 from hello.database.postgresql import PostgreSQLConnection
 from hello.database.session import Session
 from hello.errors import DatabaseUnavailable, SchemaOutdated
-from hello.telemetry.metrics import count
+from hello.telemetry import metrics
 
 #: Seconds for which the primary's word holds.
 TERM = 0.5
@@ -62,14 +61,6 @@ def _clock() -> float:
     return time.clock_gettime(CLOCK)
 
 
-class Use(NamedTuple):
-    """A generation to read from."""
-
-    generation: Generation
-    #: False if the primary is away: others may know of newer writes, and nothing may be stored.
-    confirmed: bool
-
-
 class Permission:
     """A worker's permission to use the cache, for all of its lanes.
 
@@ -89,7 +80,7 @@ class Permission:
         self._sleep = sleep
         self._monotonic = monotonic
         self._lock = Semaphore()
-        self._breaker = Breaker(PATIENCE, clock)
+        self._breaker = Breaker(cooldown=PATIENCE, clock=clock)
         #: The last one that the primary named.
         self.generation: Generation | None = None
         #: When it was named first.
@@ -102,12 +93,13 @@ class Permission:
         self._surely_suspended_until = 0.0
         #: When every permission that was given before the suspension has ended.
         self._settled_at = 0.0
+        metrics.CACHE_SUSPENDED.labels().watch(lambda: self.suspended)
 
     @property
     def suspended(self) -> bool:
         return self._clock() < self._suspended_until
 
-    def to_read(self, deadline: float) -> Use | None:
+    def to_read(self, deadline: float) -> CacheStanding | None:
         """What to read from; None if nobody may read. Waits for the primary, not for long.
 
         Called after the request has come: then the answer is as new as the promise wants.
@@ -120,8 +112,8 @@ class Permission:
         if self.suspended or self.generation is None:
             return None
         if self._usable:
-            return Use(self.generation, True)
-        return Use(self.generation, False) if self._breaker.is_open else None
+            return CacheStanding(self.generation)
+        return CacheStanding(self.generation, confirmed=False) if self._breaker.is_open else None
 
     def to_acknowledge(self, deadline: float) -> Generation | None:
         """The generation from which a write is to be removed before it is acknowledged.
@@ -159,7 +151,7 @@ class Permission:
         if begins:
             why = "cannot be written" if history is None else "is not the one that was used last"
             log.warning("the cache %s: it is suspended for everybody", why)
-            count("cache_suspensions")
+            metrics.CACHE_SUSPENSIONS.inc()
         self._settle(deadline)
 
     @property

@@ -15,7 +15,7 @@ from typing import Any, Generic
 import gevent
 from gevent.event import AsyncResult
 
-from hello.database.session import AnyConnection, Route
+from hello.database.session import AnyConnection, Connector
 from hello.errors import DatabaseUnavailable, Misconfigured, SchemaOutdated, ServiceError
 
 #: Seconds before the next attempt, at least and at most: drawn anew each time, so that workers
@@ -28,13 +28,13 @@ SPARE_TERM = 5.0
 
 
 class Guard(Generic[AnyConnection]):
-    """A route that all sessions of a worker with one database share. See `Route`.
+    """A connector that all sessions of a worker with one database share. See `Connector`.
 
     It serves the greenlets of one thread.
     """
 
-    def __init__(self, route: Route[AnyConnection]) -> None:
-        self._route = route
+    def __init__(self, connector: Connector[AnyConnection]) -> None:
+        self._connector = connector
         self._waiters: list[AsyncResult[AnyConnection]] = []
         self._at_work = False
         #: Why nobody else tries for a moment.
@@ -85,8 +85,8 @@ class Guard(Generic[AnyConnection]):
 
     def _attempt(self) -> None:
         try:
-            # The route has limits of its own for each step.
-            connection = self._route.connect(float("inf"))
+            # The connector has limits of its own for each step.
+            connection = self._connector.connect(float("inf"))
         except Exception as ex:
             away = isinstance(ex, DatabaseUnavailable) and not isinstance(ex, Misconfigured)
             self._failure = _again(ex) if away else None

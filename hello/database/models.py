@@ -1,5 +1,6 @@
 """The tables: the users, and whether the cache may be used."""
 
+from collections.abc import Iterable
 from datetime import date
 from typing import NamedTuple
 
@@ -59,18 +60,32 @@ class Generation(NamedTuple):
 
 
 class CacheStanding(NamedTuple):
-    """What the primary says of the cache."""
+    """How the cache may be used."""
 
     generation: Generation
     #: Seconds for which nobody may read from it; 0 if it is not suspended.
-    suspended: float
+    suspended: float = 0.0
+    #: False if the primary, which says so, is away: others may know of newer writes, and nothing
+    #: may be stored.
+    confirmed: bool = True
 
 
-class Birthday(NamedTuple):
+class Record(NamedTuple):
     """What is known of one user."""
 
     #: None if there is no such user.
     date_of_birth: date | None
     version: int
-    #: It was found while the primary was away: newer writes may be missing.
+    #: Whether it was found while the primary was away: newer writes may be missing.
     stale: bool = False
+
+
+NO_SUCH_USER = Record(None, 0)
+
+
+def records(names: Iterable[str], rows: Iterable[tuple[str, date, int]]) -> dict[str, Record]:
+    """The records of all these users, from the rows (username, date_of_birth, version) found."""
+    found = dict.fromkeys(names, NO_SUCH_USER)
+    for name, date_of_birth, version in rows:
+        found[name] = Record(date_of_birth, version)
+    return found

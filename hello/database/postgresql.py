@@ -19,7 +19,7 @@ from psycopg2 import errors, extensions
 
 from hello import resolver
 from hello.database import schema, statements
-from hello.database.models import Birthday, CacheStanding, Generation
+from hello.database.models import CacheStanding, Generation, Record, records
 from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Rejected
 
 #: What libpq is told unless the URI says otherwise.
@@ -146,7 +146,7 @@ class Position(NamedTuple):
 
 
 class Newest:
-    """The newest history that any connection of one route to a primary has shown.
+    """The newest history that any connection to one primary has shown.
 
     A primary that was paused, or cut off, while a standby took over, goes on as if nothing had
     happened: whoever knows better must not believe it.
@@ -170,7 +170,7 @@ class Newest:
 
 
 class PostgreSQLConnection:
-    """See `hello.database.session.Connection`. `configure` must be called first.
+    """See `hello.database.session.DatabaseConnection`. `configure` must be called first.
 
     It is broken, also under a statement, if `newest` has learned of a newer primary.
     """
@@ -209,9 +209,9 @@ class PostgreSQLConnection:
     def prepare(self, deadline: float) -> None:
         self.execute(_PREPARE, None, deadline)
 
-    def find(self, usernames: Iterable[str], deadline: float) -> dict[str, Birthday]:
-        rows = self.execute("EXECUTE find(%s)", (list(usernames),), deadline)
-        return {name: Birthday(born, version) for name, born, version in rows}
+    def find(self, usernames: Iterable[str], deadline: float) -> dict[str, Record]:
+        names = list(usernames)
+        return records(names, self.execute("EXECUTE find(%s)", (names,), deadline))
 
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         names = sorted(dates)
@@ -239,19 +239,20 @@ class PostgreSQLConnection:
 
     def find_replayed(
         self, usernames: Iterable[str], deadline: float
-    ) -> tuple[Position, dict[str, Birthday]]:
+    ) -> tuple[Position, dict[str, Record]]:
         """How far this replica had replayed before it looked, and what it found.
 
         One message with two statements. The position is read in the first: in the second
         it would be read after the snapshot of the rows was taken, and might include a
         commit that the rows do not show.
         """
-        rows = self.execute(_FIND_REPLAYED, (list(usernames),), deadline)
-        position = rows[0][0]
-        if not position:
+        names = list(usernames)
+        rows = self.execute(_FIND_REPLAYED, (names,), deadline)
+        replayed = rows[0][0]
+        if not replayed:
             raise ConnectionBroken("it is no replica, or not any more")
-        found = {name: Birthday(born, version) for _, name, born, version in rows if name}
-        return Position(self.history, _lsn(position)), found
+        found = records(names, (row for _, *row in rows if row[0]))
+        return Position(self.history, _lsn(replayed)), found
 
     def cache_standing(self, deadline: float) -> CacheStanding:
         """Whether the cache may be used; asked of the primary."""
@@ -331,7 +332,7 @@ class PostgreSQLConnection:
             raise DatabaseUnavailable("the server warned of a commit: a standby may lack it")
         return rows
 
-    def execute(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
+    def execute(self, sql: str, parameters: Any, deadline: float) -> list[Any]:
         """Run one statement; translate what the driver raises."""
         self._connection.deadline = self._end(deadline)
         self._check_history()
@@ -356,11 +357,11 @@ class PostgreSQLConnection:
 
 
 class PostgreSQL:
-    """A route to one PostgreSQL server, or to whichever of several hosts takes writes.
+    """Opens connections to one PostgreSQL server, or to whichever of several hosts takes writes.
 
     Unless `takes_writes`, one that takes none will do. `uri` is asked for libpq's connection
     URI at every connect. Timeouts are in seconds, `connect_timeout` for each address. See
-    `hello.database.session.Route`.
+    `hello.database.session.Connector`.
     """
 
     def __init__(

@@ -15,11 +15,11 @@ from typing import NamedTuple
 import gevent
 
 from hello.breaker import Breaker
-from hello.database.models import Birthday
+from hello.database.models import Record
 from hello.database.postgresql import Position, PostgreSQLConnection
-from hello.database.session import Session, find
+from hello.database.session import Session
 from hello.errors import DatabaseUnavailable, Rejected, SchemaOutdated
-from hello.telemetry.metrics import LAG, count
+from hello.telemetry import metrics
 
 #: Seconds for which a replica may catch up with the fence before the primary is read.
 PATIENCE = 0.005
@@ -93,7 +93,7 @@ class FencedReads:
     """A read lane: a replica's rows where they are fresh, the primary's where not.
 
     If the primary cannot be asked, or does not answer in time, a replica answers unfenced, and
-    the birthdays are marked stale. `replicas` are tried in order; the first that is healthy is
+    the records are marked stale. `replicas` are tried in order; the first that is healthy is
     used.
     """
 
@@ -109,7 +109,7 @@ class FencedReads:
 
     def __call__(
         self, names: dict[str, object], deadline: float, /
-    ) -> Mapping[str, Birthday | Exception]:
+    ) -> Mapping[str, Record | Exception]:
         fence = self._fence(deadline)
         for replica in self._replicas:
             if replica.breaker.allows():
@@ -118,8 +118,8 @@ class FencedReads:
                     return rows
                 if fence is not None:
                     break  # the primary is there, and nearer than the next replica
-        count("primary_reads")
-        return self._session.run(find, names, deadline)
+        metrics.PRIMARY_READS.inc()
+        return self._session.find(names, deadline)
 
     def _fence(self, deadline: float) -> Position | None:
         """How far the primary's log is flushed now; None if the primary is away.
@@ -147,7 +147,7 @@ class FencedReads:
 
     def _read(
         self, replica: Replica, names: Mapping[str, object], fence: Position | None, deadline: float
-    ) -> dict[str, Birthday] | None:
+    ) -> dict[str, Record] | None:
         """The replica's rows; None if they are too old or do not come."""
         start = time.monotonic()
         patience, end = start + PATIENCE, start + SILENCE
@@ -163,34 +163,30 @@ class FencedReads:
                 # It is not to blame if there was little time left for it.
                 if not short or time.monotonic() < deadline:
                     replica.breaker.failed()
-                count("replica_failures")
+                metrics.FENCE_FAILED.inc()
                 return None
             except Rejected:
                 return None  # the primary's session finds out which name is at fault
             if fence is None:
                 replica.breaker.succeeded()
-                count("replica_unfenced")
-                missing = Birthday(None, 0, stale=True)
-                return {
-                    name: rows[name]._replace(stale=True) if name in rows else missing
-                    for name in names
-                }
+                metrics.FENCE_UNFENCED.inc()
+                return {name: record._replace(stale=True) for name, record in rows.items()}
             if replayed.history != fence.history:
                 # A position in another log says nothing about this one's. What a session
                 # knows of its server's history is as old as its connection.
                 log.error("%s does not follow this primary; it is not used", replica.name)
-                count("replica_foreign")
+                metrics.FENCE_FOREIGN.inc()
                 replica.session.close()
                 replica.breaker.failed(FOREIGN_COOLDOWN)
                 return None
-            LAG.set((replica.name,), max(0, fence.lsn - replayed.lsn))
+            metrics.LAG.labels(replica.name).set(max(0, fence.lsn - replayed.lsn))
             if replayed.lsn >= fence.lsn:
                 replica.breaker.succeeded()
-                count("replica_reads")
+                metrics.FENCE_PASSED.inc()
                 return rows
             if time.monotonic() > patience:
                 replica.breaker.failed(LAG_COOLDOWN)
-                count("replica_lagging")
+                metrics.FENCE_LAGGING.inc()
                 return None
-            count("replica_polls")
+            metrics.FENCE_POLLS.inc()
             gevent.sleep(POLL_INTERVAL)

@@ -1,17 +1,16 @@
-"""A route to a database, and the session in which a lane uses it."""
+"""What opens connections to a database, and the session in which a lane uses one."""
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import date
-from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import gevent
 
+from hello.breaker import Outage
 from hello.database import schema
-from hello.database.models import Birthday
+from hello.database.models import Record
 from hello.errors import (
     ConnectionBroken,
     DatabaseUnavailable,
@@ -20,26 +19,26 @@ from hello.errors import (
     SchemaOutdated,
 )
 from hello.telemetry import metrics
-
-log = logging.getLogger(__name__)
+from hello.telemetry.instruments import CounterSeries
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
 
-class Connection(Protocol):
+class DatabaseConnection(Protocol):
     """An open connection. Every call ends by `deadline`, in terms of time.monotonic().
 
     Raises ConnectionBroken if another connection may do better, DatabaseUnavailable
     if not, and Rejected if the database refuses a value of the batch.
     """
 
-    def find(self, usernames: Iterable[str], deadline: float) -> dict[str, Birthday]: ...
+    def find(self, usernames: Collection[str], deadline: float) -> dict[str, Record]:
+        """The record of each of them."""
 
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         """Commit all of `dates`; return the new version of each that was not stored yet."""
 
-    def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
+    def forget(self, usernames: Collection[str], deadline: float) -> dict[str, bool]:
         """Commit that none of them is stored; return those that were, each with True."""
 
     def applied(self, deadline: float) -> list[str]:
@@ -57,25 +56,25 @@ POLL_INTERVAL = 0.02
 #: Seconds for which a connection is trusted to have the schema that it was seen to have.
 SCHEMA_TERM = 5.0
 
-AnyConnection = TypeVar("AnyConnection", bound=Connection)
-OpenedConnection = TypeVar("OpenedConnection", bound=Connection, covariant=True)
+AnyConnection = TypeVar("AnyConnection", bound=DatabaseConnection)
+OpenedConnection = TypeVar("OpenedConnection", bound=DatabaseConnection, covariant=True)
 
 
-class Route(Protocol[OpenedConnection]):
+class Connector(Protocol[OpenedConnection]):
     """Opens connections to one database."""
 
     def connect(self, deadline: float) -> OpenedConnection:
         """Raises DatabaseUnavailable."""
 
 
-class Current(Generic[AnyConnection]):
-    """A route whose connections have the current schema, and are prepared."""
+class CurrentSchema(Generic[AnyConnection]):
+    """A connector whose connections have the current schema, and are prepared."""
 
-    def __init__(self, route: Route[AnyConnection]) -> None:
-        self._route = route
+    def __init__(self, connector: Connector[AnyConnection]) -> None:
+        self._connector = connector
 
     def connect(self, deadline: float) -> AnyConnection:
-        connection = self._route.connect(deadline)
+        connection = self._connector.connect(deadline)
         try:
             check_schema(connection, deadline)
             connection.prepare(deadline)
@@ -85,92 +84,52 @@ class Current(Generic[AnyConnection]):
         return connection
 
 
-def check_schema(connection: Connection, deadline: float) -> None:
+def check_schema(connection: DatabaseConnection, deadline: float) -> None:
     """Raises SchemaOutdated if the database lacks a script of this release."""
     missing = schema.pending(connection.applied(deadline))
     if missing:
         raise SchemaOutdated(f"the schema lacks {', '.join(missing)}: run python -m hello migrate")
 
 
-def find(
-    connection: Connection, names: Mapping[str, object], deadline: float
-) -> dict[str, Birthday]:
-    """The statement of a read lane."""
-    return connection.find(names, deadline)
-
-
-def save(connection: Connection, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
-    """The statement of a write lane."""
-    return connection.save(dates, deadline)
-
-
-def forget(connection: Connection, names: Mapping[str, object], deadline: float) -> dict[str, bool]:
-    """The statement of an erasure."""
-    return connection.forget(names, deadline)
-
-
-class _Observers(dict[str, Callable[[float], None]]):
-    """What observes the seconds of each statement on one database."""
-
-    def __init__(self, database: str) -> None:
-        self._database = database
-
-    def __missing__(self, statement: str) -> Callable[[float], None]:
-        self[statement] = observe = metrics.STATEMENT_SECONDS.into((self._database, statement))
-        return observe
-
-
 class Session(Generic[AnyConnection]):
     """One connection, opened when first needed and replaced when it fails.
 
-    `route` opens connections that have the current schema; now and then it is looked at again,
+    `connector` opens connections that have the current schema; it is looked at again now and then,
     since somebody may revert it. A connection under which anything went wrong but the data is
     never used again.
     `name` tells the databases of a service apart in the log and, without a number after it,
     in figures.
+
+    `find`, `save` and `forget` are lanes: see `hello.batching.Lane`. A refused value fails its own
+    key alone.
     """
 
-    def __init__(self, route: Route[AnyConnection], name: str = "database") -> None:
-        self._route = route
-        self._name = name
-        self._kind = name.partition(" ")[0]
-        self._observers = _Observers(self._kind)
+    def __init__(self, connector: Connector[AnyConnection], name: str = "database") -> None:
+        self._connector = connector
+        #: Its label in figures.
+        self._database = name.partition(" ")[0]
+        self._outage = Outage(name)
         self._connection: AnyConnection | None = None
         #: When its schema is to be looked at again.
         self._check_at = 0.0
-        self._failing = False
 
-    def lane(
-        self, statement: Callable[[AnyConnection, dict[str, Value], float], Mapping[str, Result]]
-    ) -> Callable[[dict[str, Value], float], Mapping[str, Result | Exception]]:
-        """A lane that runs `statement` in this session."""
-        return partial(self.run, statement)
-
-    def run(
-        self,
-        statement: Callable[[AnyConnection, dict[str, Value], float], Mapping[str, Result]],
-        batch: dict[str, Value],
-        deadline: float,
-    ) -> Mapping[str, Result | Exception]:
-        """Run a statement for a batch; a refused value fails its own key alone."""
+    def find(self, names: Collection[str], deadline: float) -> Mapping[str, Record | Exception]:
+        """A lane that reads."""
         try:
-            return self.call(
-                lambda connection: statement(connection, batch, deadline),
-                deadline,
-                statement.__name__,
-            )
-        except Rejected:
-            if len(batch) == 1:
-                raise
-        metrics.SPLITS.add("write" if statement is save else "read")
-        # One value of the batch is at fault. Its neighbours must not suffer from it.
-        results: dict[str, Result | Exception] = {}
-        for key, value in batch.items():
-            try:
-                results.update(self.run(statement, {key: value}, deadline))
-            except Rejected as ex:
-                results[key] = ex
-        return results
+            return self.call(lambda c: c.find(names, deadline), deadline, "find")
+        except Rejected as ex:
+            return self._split(ex, self.find, dict.fromkeys(names), deadline, metrics.READ_SPLITS)
+
+    def save(self, dates: dict[str, date], deadline: float) -> Mapping[str, int | Exception]:
+        """A lane that writes."""
+        try:
+            return self.call(lambda c: c.save(dates, deadline), deadline, "save")
+        except Rejected as ex:
+            return self._split(ex, self.save, dates, deadline, metrics.WRITE_SPLITS)
+
+    def forget(self, names: Collection[str], deadline: float) -> Mapping[str, bool | Exception]:
+        """A lane that erases."""
+        return self.call(lambda c: c.forget(names, deadline), deadline, "forget")
 
     def call(
         self,
@@ -180,7 +139,7 @@ class Session(Generic[AnyConnection]):
     ) -> Result:
         """Do something that can be repeated with the connection, twice if it breaks.
 
-        `statement` names it in figures.
+        `statement` names it in figures. Raises DatabaseUnavailable or Rejected.
         """
         try:
             try:
@@ -189,16 +148,12 @@ class Session(Generic[AnyConnection]):
                 # The database may have restarted while nothing was asked, or failed over.
                 # All of them can be repeated: an upsert that was committed after all
                 # finds its date stored. None that may still arrive is left: see _settle.
-                metrics.RETRIES.add(self._kind)
+                metrics.RETRIES.labels(self._database).inc()
                 result = self._call_once(operation, deadline, statement)
         except DatabaseUnavailable as ex:
-            if not self._failing:
-                log.warning("the %s does not answer: %s", self._name, ex)
-            self._failing = True
+            self._outage.begin(ex)
             raise
-        if self._failing:
-            log.warning("the %s answers again", self._name)
-        self._failing = False
+        self._outage.end()
         return result
 
     def close(self) -> None:
@@ -219,10 +174,10 @@ class Session(Generic[AnyConnection]):
         start = time.monotonic()
         if connection is None:
             try:
-                connection = self._route.connect(deadline)
+                connection = self._connector.connect(deadline)
             finally:
                 opened = time.monotonic()
-                self._observers["connect"](opened - start)
+                self._observe("connect", opened - start)
             start = opened
             self._check_at = start + SCHEMA_TERM
         self._connection = None
@@ -242,9 +197,35 @@ class Session(Generic[AnyConnection]):
             connection.close()
             raise
         finally:
-            self._observers[statement](time.monotonic() - start)
+            self._observe(statement, time.monotonic() - start)
         self._connection = connection
         return result
+
+    def _observe(self, statement: str, seconds: float) -> None:
+        metrics.STATEMENT_SECONDS.labels(self._database, statement).observe(seconds)
+
+    def _split(
+        self,
+        rejected: Rejected,
+        lane: Callable[[dict[str, Value], float], Mapping[str, Result | Exception]],
+        batch: dict[str, Value],
+        deadline: float,
+        splits: CounterSeries,
+    ) -> Mapping[str, Result | Exception]:
+        """Run a rejected batch key by key: one value is at fault, and no other may suffer from it.
+
+        Raises Rejected if there is one key alone.
+        """
+        if len(batch) == 1:
+            raise rejected
+        splits.inc()
+        results: dict[str, Result | Exception] = {}
+        for key, value in batch.items():
+            try:
+                results.update(lane({key: value}, deadline))
+            except Rejected as ex:
+                results[key] = ex
+        return results
 
     def _settle(self, unknown: OutcomeUnknown) -> None:
         """Wait until that statement cannot take effect any more.

@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 import peewee
 
 from hello.database import schema, statements
-from hello.database.models import Birthday
+from hello.database.models import Record, records
 from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
 
 #: Seconds between two tries while another process holds SQLite's write lock.
@@ -19,7 +19,7 @@ RETRY_INTERVAL = 0.005
 
 
 class SQLiteConnection:
-    """See `hello.database.session.Connection`.
+    """See `hello.database.session.DatabaseConnection`.
 
     SQLite answers within the call, so nothing here waits but for the write lock of
     another process, and that wait lets other greenlets run.
@@ -28,13 +28,14 @@ class SQLiteConnection:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def find(self, usernames: Iterable[str], deadline: float) -> dict[str, Birthday]:
+    def find(self, usernames: Collection[str], deadline: float) -> dict[str, Record]:
         # SQLite is a library: one statement for many is no faster than many.
-        found = {}
-        for username in usernames:
-            for name, born, version in self._execute(statements.SQLITE.find, username, deadline):
-                found[name] = Birthday(date.fromisoformat(born), version)
-        return found
+        rows = (
+            (name, date.fromisoformat(born), version)
+            for username in usernames
+            for name, born, version in self._execute(statements.SQLITE.find, username, deadline)
+        )
+        return records(usernames, rows)
 
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         # Committed together, and so in one statement.
@@ -69,7 +70,7 @@ class SQLiteConnection:
 
 
 class SQLiteFile:
-    """A route to a database file. See `hello.database.session.Route`."""
+    """Opens a database file. See `hello.database.session.Connector`."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -89,7 +90,7 @@ class SQLiteFile:
         return SQLiteConnection(patiently(connect, deadline))
 
 
-class _Kept(SQLiteConnection):
+class _SharedConnection(SQLiteConnection):
     """A connection that outlives its sessions: the database would end with it."""
 
     def close(self) -> None:
@@ -97,16 +98,20 @@ class _Kept(SQLiteConnection):
 
 
 class SQLiteMemory:
-    """A route to a database in this process's memory, with the current schema."""
+    """Opens a database in this process's memory, with the current schema."""
 
     def __init__(self) -> None:
-        database = peewee.SqliteDatabase(":memory:")
-        database.connect()
-        schema.upgrade(database)
-        self._connection = _Kept(database.connection())
+        self._database = peewee.SqliteDatabase(":memory:")
+        self._database.connect()
+        schema.upgrade(self._database)
+        self._connection = _SharedConnection(self._database.connection())
 
     def connect(self, deadline: float) -> SQLiteConnection:
         return self._connection
+
+    def close(self) -> None:
+        """Forget the data."""
+        self._database.close()
 
 
 def patiently(call: Callable[[], Any], deadline: float) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import falcon
 import gevent
 
+from hello.checks import Check, Finding, measure, status
 from hello.errors import SchemaOutdated, Unavailable
 from hello.lifecycle import Process
 
@@ -20,10 +21,6 @@ from hello.lifecycle import Process
 TIMEOUT = 1.0
 #: Seconds between two looks, at least, whether a service that is ready has still a current schema.
 LOOK_INTERVAL = 5.0
-
-#: Asks a dependency, within the given seconds, and returns what else there is to say of
-#: it. Raises Unavailable.
-Check = Callable[[float], Mapping[str, Any]]
 
 
 def _answer(resp: falcon.Response, healthy: bool, document: Mapping[str, Any]) -> None:
@@ -113,41 +110,34 @@ class Summary:
         self._process = process
         self._lock = threading.Lock()
         self._began = 0.0
-        self._found: dict[str, dict[str, Any]] = {}
+        self._found: dict[str, Finding] = {}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        dependencies = self._ask()
-        status = self._status(dependencies)
-        healthy = status in ("ok", "degraded")
-        _answer(resp, healthy, {"status": status, "dependencies": dependencies})
+        found = self._ask()
+        said = self._status(found)
+        dependencies = {
+            name: finding.document(finding.public_reason) for name, finding in found.items()
+        }
+        healthy = said in ("ok", "degraded")
+        _answer(resp, healthy, {"status": said, "dependencies": dependencies})
 
     on_head = on_get
 
-    def _ask(self) -> dict[str, dict[str, Any]]:
+    def _ask(self) -> dict[str, Finding]:
         came = time.monotonic()
         with self._lock:
             if self._began < came:
                 began = time.monotonic()
-                self._found = {name: self._measure(check) for name, check in self._checks.items()}
+                checks = self._checks.items()
+                self._found = {name: measure(check, TIMEOUT) for name, check in checks}
                 self._began = began
             return self._found
 
-    def _status(self, dependencies: Mapping[str, Mapping[str, Any]]) -> str:
+    def _status(self, found: Mapping[str, Finding]) -> str:
         if self._process.draining:
             return "draining"
         try:
             self._read(TIMEOUT)
-        except Unavailable:
-            return "unavailable"
-        healthy = all(dependency["state"] == "up" for dependency in dependencies.values())
-        return "ok" if healthy else "degraded"
-
-    @staticmethod
-    def _measure(check: Check) -> dict[str, Any]:
-        start = time.monotonic()
-        try:
-            details = check(TIMEOUT)
         except Unavailable as ex:
-            return {"state": "down", "reason": ex.detail}
-        latency = round((time.monotonic() - start) * 1000, 2)
-        return {"state": "up", "latency_ms": latency, **details}
+            return status(ex, found)
+        return status(None, found)

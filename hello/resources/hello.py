@@ -8,7 +8,7 @@ import msgspec
 from hello import problems, time_zones, usernames
 from hello.birthdays import days_until_birthday
 from hello.body import read_body
-from hello.telemetry.metrics import count
+from hello.telemetry import metrics
 from hello.usernames import Usernames
 from hello.users import Users
 
@@ -42,11 +42,11 @@ class Hello:
         name = self._parse_username(username)
         today = self._today(req)
         user = self._users.find(name)
-        if user and user.stale:
-            count("stale_answers")
+        if user.stale:
+            metrics.STALE_ANSWERS.inc()
             # RFC 7234, section 5.5; obsolete for caches, and understood by people.
             resp.set_header("Warning", '110 - "Response is Stale"')
-        if user is None or user.date_of_birth is None:
+        if user.date_of_birth is None:
             raise problems.UserNotFound("There is no entry for this username.")
         days = days_until_birthday(user.date_of_birth, today)
         message = f"Your birthday is in {days} day(s)" if days else "Happy birthday!"

@@ -58,7 +58,7 @@ class Room(Generic[G]):
         self._is_making = False
         #: Why room is needed, if it is not by one of the limits.
         self._wanted = ""
-        metrics.CONNECTIONS.watch((), lambda: len(self._guests))
+        metrics.CONNECTIONS.labels().watch(lambda: len(self._guests))
 
     @staticmethod
     def size(limit: int) -> int:
@@ -132,6 +132,6 @@ class Room(Generic[G]):
                 if guest not in ending:
                     ending.append(guest)
                 too_much -= guest.held
-        metrics.GIVEN_WAY.add(by=len(ending))
+        metrics.GIVEN_WAY.inc(len(ending))
         for guest in ending:
             guest.give_way()

@@ -14,8 +14,8 @@ from typing import Any
 import gevent
 from gevent import pywsgi, socket
 
-from hello.telemetry import metrics
-from hello.telemetry.metrics import Snapshot
+from hello.telemetry import instruments, metrics
+from hello.telemetry.instruments import Snapshot
 from hello.telemetry.shared import Board
 
 log = logging.getLogger(__name__)
@@ -80,14 +80,14 @@ class Admin:
 
     def start(self, slot: int | None) -> None:
         """Begin to answer, and to show this worker's figures. For a worker."""
-        # In the master it would be loaded once and for all, and a reload change nothing.
-        from hello.app import create_admin_app
+        # The master imports this module, and has no use for Falcon.
+        from hello.telemetry.exposition import create_admin_app
 
         self._slot = slot
         if slot is None:
             log.warning("no room for the figures of this worker: they are not shown")
         else:
-            metrics.restore(self._board.read(slot)[1])
+            instruments.restore(self._board.read(slot)[1])
             self.publish()
             gevent.spawn(self._publish_for_ever)
         listener = socket.socket(

@@ -1,11 +1,14 @@
+"""The admin port's own application: the figures, as Prometheus reads them, and liveness."""
+
 import platform
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import falcon
 
 from hello import __version__
-from hello.telemetry import metrics
-from hello.telemetry.metrics import Histogram, Labels, Metric, Row, Snapshot
+from hello.telemetry import instruments
+from hello.telemetry.instruments import Gauge, Histogram, Labels, Metric, Row, Snapshot
 
 #: The text format of Prometheus.
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,8 +36,8 @@ class Metrics:
 
     def _lines(self) -> Iterator[str]:
         workers = list(self._read())
-        for metric in metrics.metrics.values():
-            yield from _header(metric.name, metric.help, metric.type)
+        for metric in instruments.registry.values():
+            yield from _header(metric.name, metric.documentation, metric.type_name)
             for labels, row in sorted(_combine(metric, workers).items()):
                 yield from _samples(metric, labels, row)
         yield from _header("hello_workers", "Workers that answer requests.", "gauge")
@@ -43,11 +46,31 @@ class Metrics:
         yield _sample("hello_build_info", self._build, 1)
 
 
-def _combine(metric: Metric, workers: Iterable[tuple[bool, Snapshot]]) -> dict[Labels, Row]:
+class Live:
+    """`/health/live`: the process answers, as on the service's own port."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.media = {"status": "live"}
+
+    on_head = on_get
+
+
+def create_admin_app(
+    read: Callable[[], Iterable[tuple[bool, Snapshot]]], revision: str
+) -> "falcon.App[falcon.Request, falcon.Response]":
+    """See `Metrics` for `read`; `revision` is the commit that runs."""
+    # Looked up here: whoever instruments Falcon puts a class there that is not generic.
+    app: falcon.App[falcon.Request, falcon.Response] = falcon.App()
+    app.add_route("/metrics", Metrics(read, revision))
+    app.add_route("/health/live", Live())
+    return app
+
+
+def _combine(metric: Metric[Any], workers: Iterable[tuple[bool, Snapshot]]) -> dict[Labels, Row]:
     """The rows of one metric for all workers together."""
     found: dict[Labels, list[Row]] = {}
     for alive, figures in workers:
-        if alive or metric.type != "gauge":
+        if alive or not isinstance(metric, Gauge):
             for labels, row in figures.get(metric.name, {}).items():
                 found.setdefault(labels, []).append(row)
     return {
@@ -56,12 +79,12 @@ def _combine(metric: Metric, workers: Iterable[tuple[bool, Snapshot]]) -> dict[L
     }
 
 
-def _header(name: str, help: str, type: str) -> Iterator[str]:
-    yield f"# HELP {name} {help}\n# TYPE {name} {type}\n"
+def _header(name: str, documentation: str, type_name: str) -> Iterator[str]:
+    yield f"# HELP {name} {documentation}\n# TYPE {name} {type_name}\n"
 
 
-def _samples(metric: Metric, labels: Labels, row: Row) -> Iterator[str]:
-    names = dict(zip(metric.labels, labels, strict=True))
+def _samples(metric: Metric[Any], labels: Labels, row: Row) -> Iterator[str]:
+    names = dict(zip(metric.label_names, labels, strict=True))
     if not isinstance(metric, Histogram):
         yield _sample(metric.name, names, row[0])
         return

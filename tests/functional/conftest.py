@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from hello.app import create_app
-from hello.database.session import Session, find, save
-from hello.database.sqlite import SQLiteConnection, SQLiteMemory
+from hello.database.session import Session
+from hello.database.sqlite import SQLiteMemory
 from hello.users import Users
 from tests.support.client import Client
 
@@ -39,8 +39,7 @@ def clock() -> Clock:
 class StoredUsers(Users):
     def date_of(self, username: str) -> date | None:
         """The date that is stored for a user, if there is one."""
-        user = self.find(username)
-        return user and user.date_of_birth
+        return self.find(username).date_of_birth
 
 
 def check(users: Users) -> dict[str, Callable]:
@@ -55,10 +54,9 @@ def check(users: Users) -> dict[str, Callable]:
 
 @pytest.fixture
 def users() -> Iterator[StoredUsers]:
-    route = SQLiteMemory()
-    yield StoredUsers([Session(route).lane(find)], [Session(route).lane(save)])
-    # The kept connection ignores its own `close`.
-    SQLiteConnection.close(route.connect(0))
+    memory = SQLiteMemory()
+    yield StoredUsers([Session(memory).find], [Session(memory).save])
+    memory.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from hello.app import create_app
 from hello.database import schema
-from hello.database.session import Current, Session, find, save
+from hello.database.session import CurrentSchema, Session
 from hello.database.sqlite import SQLiteConnection, SQLiteFile
 from hello.errors import DatabaseUnavailable, SchemaOutdated
 from hello.lifecycle import Process
@@ -195,8 +195,8 @@ def test_a_service_on_an_old_schema_says_so_until_it_was_migrated(
             connections.append(super().connect(deadline))
             return connections[-1]
 
-    route = Current(Route(str(path)))
-    client = Client(create_app(Users([Session(route).lane(find)], [Session(route).lane(save)])))
+    route = CurrentSchema(Route(str(path)))
+    client = Client(create_app(Users([Session(route).find], [Session(route).save])))
     reason = f"the schema lacks {', '.join(schema.NAMES)}: run python -m hello migrate"
     response = client.ask("GET", "/health/ready")
     assert (response.status_int, response.json["reason"]) == (503, reason)

@@ -20,7 +20,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 import hello
 from hello import problems
 from hello.app import create_app
-from hello.database.models import Birthday
+from hello.database.models import Record
 from hello.errors import Overloaded
 from hello.lifecycle import Process
 from hello.users import Users
@@ -147,10 +147,10 @@ class SlowBody(io.BytesIO):
         raise TimeoutError
 
 
-def stale(batch: dict, deadline: float) -> dict[str, Birthday]:
+def stale(batch: dict, deadline: float) -> dict[str, Record]:
     """What a replica says while the primary is away."""
-    known = {"alice": Birthday(date(1990, 5, 17), 1, stale=True)}
-    return {name: known.get(name, Birthday(None, 0, stale=True)) for name in batch}
+    known = {"alice": Record(date(1990, 5, 17), 1, stale=True)}
+    return {name: known.get(name, Record(None, 0, stale=True)) for name in batch}
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ from tests.support.programs import find
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
 # Read, not imported: gevent patches what imports the server.
-SERVER, APP = ROOT / "hello" / "server" / "config.py", ROOT / "hello" / "app.py"
+SERVER = ROOT / "hello" / "server" / "configuration.py"
+APP = ROOT / "hello" / "app.py"
+ADMIN_APP = ROOT / "hello" / "telemetry" / "exposition.py"
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 
 #: Seconds for which load balancers keep an idle connection.
@@ -71,7 +73,7 @@ def test_idle_connections_are_kept_longer_than_balancers_keep_them() -> None:
 
 
 def test_the_probes_ask_for_what_there_is(container: dict) -> None:
-    service, admin = APP.read_text().split("def create_admin_app")
+    service, admin = APP.read_text(), ADMIN_APP.read_text()
     # Liveness is asked where clients cannot fill the door.
     expected = {"startupProbe": "http", "readinessProbe": "http", "livenessProbe": "metrics"}
     for probe, port in expected.items():

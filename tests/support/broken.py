@@ -12,9 +12,9 @@ import redis
 
 from hello.app import App, create_app
 from hello.backends import Backends
-from hello.cache.connection import CacheConnection, Cached, CacheUnavailable, Lease, _user
+from hello.cache.connection import CacheConnection, CacheUnavailable, Lease, _record
 from hello.cache.permission import Permission
-from hello.database.models import Birthday, Generation
+from hello.database.models import Generation, Record
 from hello.database.postgresql import Position, PostgreSQL, PostgreSQLConnection
 from hello.database.session import Session
 from hello.errors import OutcomeUnknown
@@ -44,10 +44,10 @@ class LateFence:
 
     def find_replayed(
         self, usernames: Iterable[str], deadline: float
-    ) -> tuple[Position, dict[str, Birthday]]:
+    ) -> tuple[Position, dict[str, Record]]:
         rows = self._connection.execute(_FIND_REPLAYED, (list(usernames),), deadline)
         high, low = rows[0][0].split("/")
-        found = {name: Birthday(born, version) for _, name, born, version in rows if name}
+        found = {name: Record(born, version) for _, name, born, version in rows if name}
         return Position(self._connection.history, int(high, 16) << 32 | int(low, 16)), found
 
 
@@ -67,7 +67,7 @@ class LateFenceBackends(Backends):
 class UnguardedCache(CacheConnection):
     """Stores what was read, whatever happened since, and after a pause in which it does."""
 
-    def fill(self, lease: Lease, found: Mapping[str, Birthday | None]) -> None:
+    def fill(self, lease: Lease, found: Mapping[str, Record | None]) -> None:
         gevent.sleep(0.01)
         self.remove(found, lease.generation)
         claimed = self.claim(found, lease.generation).values()
@@ -149,9 +149,9 @@ class HigherVersions(CacheConnection):
             super().remove(outdated, generation)
 
     @staticmethod
-    def _keeps(name: str, held: Mapping[str, Cached]) -> bool:
+    def _keeps(name: str, held: Mapping[str, Record | Lease]) -> bool:
         user = held.get(name)
-        return isinstance(user, Birthday) and user.version > _stored.get(name, user.version)
+        return isinstance(user, Record) and user.version > _stored.get(name, user.version)
 
 
 class HigherVersionsBackends(Backends):
@@ -176,7 +176,7 @@ class RepeatedClaims(CacheConnection):
 
     _token = ""
 
-    def claim(self, names: Iterable[str], generation: Generation) -> dict[str, Cached]:
+    def claim(self, names: Iterable[str], generation: Generation) -> dict[str, Record | Lease]:
         names = list(names)
         lease = Lease(f"r|{os.urandom(8).hex()}", generation)
         self._token = lease.token
@@ -184,7 +184,7 @@ class RepeatedClaims(CacheConnection):
         texts = self._run("claim", lambda: self._call("claim", *arguments))
         held = dict(zip(names, texts, strict=True))
         leases = {name: lease for name, text in held.items() if text == lease.token}
-        users = {name: user for name, text in held.items() if (user := _user(text))}
+        users = {name: user for name, text in held.items() if (user := _record(text))}
         return users | leases
 
     def _insist(self, operation: Callable[[], Any]) -> Any:
@@ -196,7 +196,7 @@ class RepeatedClaims(CacheConnection):
         _slow_until[self._token] = time.monotonic() + 2 * LATENESS
         return self._do_once(operation)
 
-    def fill(self, lease: Lease, found: Mapping[str, Birthday | None]) -> None:
+    def fill(self, lease: Lease, found: Mapping[str, Record | None]) -> None:
         gevent.sleep(max(0.0, _slow_until.pop(lease.token, 0.0) - time.monotonic()))
         super().fill(lease, found)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from hello.database import schema
-from hello.database.sqlite import SQLiteConnection, SQLiteMemory
+from hello.database.sqlite import SQLiteMemory
 
 # The same examples in every run: a failure in CI is a failure on the desk.
 # Fixtures are shared by the examples of a test on purpose.
@@ -45,5 +45,4 @@ def database(empty: peewee.Database) -> peewee.Database:
 def memory() -> Iterator[SQLiteMemory]:
     route = SQLiteMemory()
     yield route
-    # The kept connection ignores its own `close`.
-    SQLiteConnection.close(route.connect(0))
+    route.close()

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from hello.check import GRACE, Finding, Report, ask, ask_at_once
+from hello.check import GRACE, Report, ask_at_once
+from hello.checks import Finding, measure
 from hello.errors import DatabaseUnavailable, SchemaOutdated, Unavailable
 
 UP = Finding(0.0123)
@@ -23,13 +24,13 @@ def _fails(timeout: float) -> Mapping[str, object]:
 
 
 def test_a_finding_has_what_the_check_says() -> None:
-    finding = ask(_works, 3)
+    finding = measure(_works, 3)
     assert (finding.problem, finding.details) == (None, {"timeout": 3})
     assert 0 <= finding.seconds < 3
 
 
 def test_a_finding_has_what_is_wrong() -> None:
-    finding = ask(_fails, 3)
+    finding = measure(_fails, 3)
     assert (finding.reason, finding.details) == ("connection refused", {})
 
 

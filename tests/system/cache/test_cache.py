@@ -25,9 +25,9 @@ from hello.app import create_app
 from hello.cache.connection import AnotherHistory, CacheConnection, CacheUnavailable, Lease
 from hello.cache.lanes import Cache, CacheReads, FillingReads, RemovingWrites
 from hello.cache.permission import RENEWAL, TERM, Permission
-from hello.database.models import Birthday, CacheStanding, Generation
+from hello.database.models import CacheStanding, Generation, Record
 from hello.errors import DatabaseUnavailable, Rejected
-from hello.telemetry.metrics import events
+from hello.telemetry import metrics
 from hello.users import Users
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually, free_port
@@ -131,13 +131,13 @@ def key(store: redis.Redis, name: str = "alice") -> str:
     return f"hello:1:{G}:{store.info('server')['run_id'][:12]}:{name}"
 
 
-def held(store: redis.Redis, name: str = "alice") -> Birthday | None:
+def held(store: redis.Redis, name: str = "alice") -> Record | None:
     """The value that is stored for a user, if it is one."""
     match = re.fullmatch(r"v\|(?:.*\|)?(\d+)\|(\d{4}-\d\d-\d\d)", store.get(key(store, name)) or "")
-    return match and Birthday(date.fromisoformat(match[2]), int(match[1]))
+    return match and Record(date.fromisoformat(match[2]), int(match[1]))
 
 
-def fill(connection: CacheConnection, **users: Birthday) -> None:
+def fill(connection: CacheConnection, **users: Record) -> None:
     """Read users that are not cached, and store them."""
     claimed = connection.claim(users)
     [lease] = {lease for lease in claimed.values() if isinstance(lease, Lease)}
@@ -150,7 +150,7 @@ def fill(connection: CacheConnection, **users: Birthday) -> None:
 def test_what_was_read_under_a_lease_is_found(
     reader: CacheConnection, another: CacheConnection
 ) -> None:
-    alice, bob = Birthday(OLD, 1), Birthday(date(1, 1, 1), 2**62)
+    alice, bob = Record(OLD, 1), Record(date(1, 1, 1), 2**62)
     fill(reader, alice=alice, bob=bob)
     assert another.claim(["bob", "alice"]) == {"alice": alice, "bob": bob}
 
@@ -175,7 +175,7 @@ def test_a_reader_whose_lease_ended_stores_nothing(connect: Connect, store: redi
     slow = connect(lease=0.05)
     lease = slow.claim(["alice"])["alice"]
     eventually(lambda: not store.exists(key(store)))
-    slow.fill(lease, {"alice": Birthday(OLD, 1)})
+    slow.fill(lease, {"alice": Record(OLD, 1)})
     assert not store.exists(key(store))
 
 
@@ -183,7 +183,7 @@ def test_a_user_who_does_not_exist_is_not_cached(
     reader: CacheConnection, another: CacheConnection, store: redis.Redis
 ) -> None:
     lease = reader.claim(["alice", "bob"])["alice"]
-    reader.fill(lease, {"alice": None, "bob": Birthday(OLD, 1)})
+    reader.fill(lease, {"alice": None, "bob": Record(OLD, 1)})
     assert not store.exists(key(store))
     assert isinstance(another.claim(["alice"])["alice"], Lease)
 
@@ -191,17 +191,17 @@ def test_a_user_who_does_not_exist_is_not_cached(
 def test_a_writer_removes_a_lease(reader: CacheConnection, writer: CacheConnection) -> None:
     lease = reader.claim(["alice"])["alice"]
     writer.remove(["alice"])
-    reader.fill(lease, {"alice": Birthday(OLD, 1)})
+    reader.fill(lease, {"alice": Record(OLD, 1)})
     assert isinstance(reader.claim(["alice"])["alice"], Lease)
 
 
 def test_a_writer_removes_a_value(
     reader: CacheConnection, writer: CacheConnection, another: CacheConnection, store: redis.Redis
 ) -> None:
-    fill(reader, alice=Birthday(OLD, 3), bob=Birthday(OLD, 3), carol=Birthday(OLD, 3))
+    fill(reader, alice=Record(OLD, 3), bob=Record(OLD, 3), carol=Record(OLD, 3))
     writer.remove(["alice", "bob"])
     assert not store.exists(key(store, "alice"), key(store, "bob"))
-    assert another.claim(["carol"]) == {"carol": Birthday(OLD, 3)}
+    assert another.claim(["carol"]) == {"carol": Record(OLD, 3)}
 
 
 def test_a_writer_stores_nothing_where_there_is_nothing(
@@ -214,7 +214,7 @@ def test_a_writer_stores_nothing_where_there_is_nothing(
 def test_keys_are_those_of_a_form_a_generation_and_a_history(
     connect: Connect, store: redis.Redis
 ) -> None:
-    fill(connect(), alice=Birthday(OLD, 1), Жанна=Birthday(OLD, 1))
+    fill(connect(), alice=Record(OLD, 1), Жанна=Record(OLD, 1))
     assert set(store.keys("*")) == {key(store), key(store, "Жанна")}
     assert isinstance(connect().claim(["alice"], Generation(G + 1, history(store)))["alice"], Lease)
 
@@ -223,7 +223,7 @@ def test_everything_expires(connect: Connect, store: redis.Redis) -> None:
     connection = connect(ttl=60, lease=5)
     lease = connection.claim(["alice"])["alice"]
     assert 0 < store.pttl(key(store)) <= 5_000
-    connection.fill(lease, {"alice": Birthday(OLD, 1)})
+    connection.fill(lease, {"alice": Record(OLD, 1)})
     assert 5_000 < store.pttl(key(store)) <= 60_000
     store.pexpire(key(store), 1_000)
     connection.claim(["alice"])
@@ -237,11 +237,11 @@ def test_what_cannot_be_understood_is_not_an_error(
     connect: Connect, store: redis.Redis, text: str
 ) -> None:
     connection = connect()
-    fill(connection, bob=Birthday(OLD, 1))
+    fill(connection, bob=Record(OLD, 1))
     store.set(key(store), text)
     found = connection.claim(["alice", "bob"])
-    assert not isinstance(found.get("alice"), Birthday)
-    assert found["bob"] == Birthday(OLD, 1)
+    assert not isinstance(found.get("alice"), Record)
+    assert found["bob"] == Record(OLD, 1)
 
 
 def test_a_key_of_another_type_is_replaced_or_away(
@@ -251,11 +251,11 @@ def test_a_key_of_another_type_is_replaced_or_away(
     for attempt in (
         lambda: writer.remove(["alice"]),
         lambda: reader.claim(["alice"]),
-        lambda: fill(reader, bob=Birthday(OLD, 1)),
+        lambda: fill(reader, bob=Record(OLD, 1)),
     ):
         with suppress(CacheUnavailable):
             attempt()
-    assert reader.claim(["bob"]) == {"bob": Birthday(OLD, 1)}
+    assert reader.claim(["bob"]) == {"bob": Record(OLD, 1)}
 
 
 @pytest.mark.parametrize("step", ["claim", "fill", "remove"])
@@ -266,15 +266,15 @@ def test_scripts_that_the_server_forgot_are_sent_again(
         if name == step:
             store.script_flush()
 
-    fill(reader, alice=Birthday(OLD, 1))
+    fill(reader, alice=Record(OLD, 1))
     forget("remove")
     writer.remove(["alice"])
     store.delete(key(store))
     forget("claim")
     lease = reader.claim(["alice"])["alice"]
     forget("fill")
-    reader.fill(lease, {"alice": Birthday(NEW, 2)})
-    assert reader.claim(["alice"]) == {"alice": Birthday(NEW, 2)}
+    reader.fill(lease, {"alice": Record(NEW, 2)})
+    assert reader.claim(["alice"]) == {"alice": Record(NEW, 2)}
 
 
 # What no interleaving may do
@@ -285,7 +285,7 @@ class Reader(NamedTuple):
 
     step: str = "claim"
     lease: Lease = Lease("", Generation(G, ""))
-    found: Birthday | None = None
+    found: Record | None = None
 
 
 class Writer(NamedTuple):
@@ -381,7 +381,7 @@ class World:
                 reader = Reader("done")
         elif reader.step == "read":
             version = len(state.dates) - state.lost
-            found = Birthday(state.dates[-1], version) if version else None
+            found = Record(state.dates[-1], version) if version else None
             reader = reader._replace(step="fill", found=found)
         else:
             _, text = self._do(state, lambda c: c.fill(reader.lease, {"alice": reader.found}))
@@ -431,7 +431,7 @@ def test_no_order_of_steps_leaves_an_outdated_value(
     writers = tuple(map(Writer, dates))
     empty = State(None, (Reader(),) * readers, writers, (OLD,), acknowledged=1)
     world.explore(empty)
-    fill(connect(), alice=Birthday(OLD, 1))
+    fill(connect(), alice=Record(OLD, 1))
     world.explore(empty._replace(text=store.get(key(store))))
     assert world.states > 50
     assert world.hits > 10
@@ -447,7 +447,7 @@ def test_no_order_of_steps_leaves_an_outdated_value_though_versions_begin_again(
 ) -> None:
     # As above, and an operator deletes the row at any moment.
     world = World(connect(), store)
-    fill(connect(), alice=Birthday(OLD, 2))
+    fill(connect(), alice=Record(OLD, 2))
     writers = tuple(map(Writer, dates))
     start = State(store.get(key(store)), (Reader(),) * readers, writers, (NEWER, OLD), 2)
     world.explore(start._replace(deletions=2))
@@ -485,7 +485,7 @@ def test_a_slow_reader_stores_nothing_if_the_key_was_lost_after_a_write(
     lease = slow.claim(["alice"])["alice"]
     writer.remove(["alice"])
     lose()
-    insist(lambda: slow.fill(lease, {"alice": Birthday(OLD, 1)}))
+    insist(lambda: slow.fill(lease, {"alice": Record(OLD, 1)}))
     assert isinstance(another.claim(["alice"])["alice"], Lease)
 
 
@@ -496,7 +496,7 @@ def test_a_slow_reader_stores_nothing_if_the_key_was_lost_before_a_write(
     lease = slow.claim(["alice"])["alice"]
     lose()
     writer.remove(["alice"])
-    insist(lambda: slow.fill(lease, {"alice": Birthday(OLD, 1)}))
+    insist(lambda: slow.fill(lease, {"alice": Record(OLD, 1)}))
     assert isinstance(another.claim(["alice"])["alice"], Lease)
 
 
@@ -507,9 +507,9 @@ def test_a_slow_reader_does_not_replace_what_was_stored_after_a_loss(
     lease = slow.claim(["alice"])["alice"]
     lose()
     writer.remove(["alice"])
-    fill(another, alice=Birthday(NEW, 2))
-    insist(lambda: slow.fill(lease, {"alice": Birthday(OLD, 1)}))
-    assert another.claim(["alice"]) == {"alice": Birthday(NEW, 2)}
+    fill(another, alice=Record(NEW, 2))
+    insist(lambda: slow.fill(lease, {"alice": Record(OLD, 1)}))
+    assert another.claim(["alice"]) == {"alice": Record(NEW, 2)}
 
 
 def test_a_slow_reader_does_not_use_the_lease_of_another(
@@ -519,10 +519,10 @@ def test_a_slow_reader_does_not_use_the_lease_of_another(
     old = slow.claim(["alice"])["alice"]
     lose()
     new = another.claim(["alice"])["alice"]
-    insist(lambda: slow.fill(old, {"alice": Birthday(OLD, 1)}))
+    insist(lambda: slow.fill(old, {"alice": Record(OLD, 1)}))
     assert another.claim(["alice"]) == {}
-    another.fill(new, {"alice": Birthday(NEW, 2)})
-    assert another.claim(["alice"]) == {"alice": Birthday(NEW, 2)}
+    another.fill(new, {"alice": Record(NEW, 2)})
+    assert another.claim(["alice"]) == {"alice": Record(NEW, 2)}
 
 
 # What arrives late
@@ -546,8 +546,8 @@ def test_a_claim_that_arrives_again_after_a_write_stores_nothing(
     # Its reader has seen the old date.
     writer.remove(["alice"])
     assert late[1][1] in claim(*late, another._client or _opened(another)), "it is not there"
-    reader.fill(lease, {"alice": Birthday(OLD, 1)})
-    assert not isinstance(another.claim(["alice"]).get("alice"), Birthday)
+    reader.fill(lease, {"alice": Record(OLD, 1)})
+    assert not isinstance(another.claim(["alice"]).get("alice"), Record)
 
 
 def _opened(connection: CacheConnection) -> Any:
@@ -568,20 +568,20 @@ def test_a_cache_that_evicts_is_right_about_what_is_left(
         store.config_set("maxmemory-policy", "allkeys-lru")
         store.config_set("maxmemory", store.info("memory")["used_memory"] + 500_000)
         for batch in batches:
-            fill(reader, **dict.fromkeys(batch, Birthday(OLD, 1)))
+            fill(reader, **dict.fromkeys(batch, Record(OLD, 1)))
         for batch in batches[::2]:
             writer.remove(batch)
         assert store.info("stats")["evicted_keys"] > 1_000
     # The last are asked first: a claim that finds nothing evicts something.
     found = {n: value for batch in batches[::-1] for n, value in reader.claim(batch).items()}
-    left = {name for name, value in found.items() if isinstance(value, Birthday)}
+    left = {name for name, value in found.items() if isinstance(value, Record)}
     assert left
     assert left <= {name for batch in batches[1::2] for name in batch}
 
 
 def test_a_cache_that_is_full_keeps_nothing_outdated(own_valkey: Valkey, connect: Connect) -> None:
     reader, writer = connect(own_valkey.uri), connect(own_valkey.uri)
-    fill(reader, alice=Birthday(OLD, 1), bob=Birthday(OLD, 1))
+    fill(reader, alice=Record(OLD, 1), bob=Record(OLD, 1))
     with own_valkey.client as store:
         store.config_set("maxmemory-policy", "noeviction")
         store.config_set("maxmemory", 1)
@@ -589,7 +589,7 @@ def test_a_cache_that_is_full_keeps_nothing_outdated(own_valkey: Valkey, connect
         assert held(store, "alice") is None
         assert held(store, "bob") is None
         store.config_set("maxmemory", 0)
-    insist(lambda: fill(reader, carol=Birthday(OLD, 1)))
+    insist(lambda: fill(reader, carol=Record(OLD, 1)))
 
 
 # Failover of the cache
@@ -613,7 +613,7 @@ def test_what_a_failover_of_the_cache_brings_back_is_not_read(
     valkey, path = follower
     reader, writer = connect(own_valkey.uri), connect(own_valkey.uri)
     generation = reader.present()
-    fill(reader, alice=Birthday(OLD, 1))
+    fill(reader, alice=Record(OLD, 1))
     with valkey.client as client, own_valkey.client as store:
         name = key(store)
         eventually(lambda: client.exists(name))
@@ -635,7 +635,7 @@ def test_what_a_cache_that_fails_over_and_back_brings_back_is_not_read(
     idle, reader, writer = (connect(own_valkey.uri) for _ in range(3))
     idle.ping()
     generation = reader.present()
-    fill(reader, alice=Birthday(OLD, 1))
+    fill(reader, alice=Record(OLD, 1))
     with valkey.client as client, own_valkey.client as store:
         name = key(store)
         eventually(lambda: client.exists(name))
@@ -660,7 +660,7 @@ def test_what_a_restart_of_the_cache_brings_back_is_not_read(
 ) -> None:
     reader, writer = connect(own_valkey.uri), connect(own_valkey.uri)
     generation = reader.present()
-    fill(reader, alice=Birthday(OLD, 1))
+    fill(reader, alice=Record(OLD, 1))
     with own_valkey.client as store:
         name, old = key(store), store.dump(key(store))
     writer.remove(["alice"])
@@ -681,7 +681,7 @@ def test_a_lease_of_another_history_stores_nothing(own_valkey: Valkey, connect: 
             client.replicaof("127.0.0.1", own_valkey.port)
             eventually(lambda: client.info("replication")["master_link_status"] == "up")
         with pytest.raises(AnotherHistory):
-            reader.fill(lease, {"alice": Birthday(OLD, 1)})
+            reader.fill(lease, {"alice": Record(OLD, 1)})
     finally:
         follower.destroy()
 
@@ -691,7 +691,7 @@ def test_a_cache_that_was_demoted_is_not_believed(
 ) -> None:
     valkey, _ = follower
     reader = connect(own_valkey.uri)
-    fill(reader, alice=Birthday(OLD, 1))
+    fill(reader, alice=Record(OLD, 1))
     with valkey.client as client, own_valkey.client as demoted:
         client.replicaof("NO", "ONE")
         # It follows the new one, with a lag; connections to it stay as they are.
@@ -710,7 +710,7 @@ class Table:
     def __init__(self) -> None:
         self.generation = Generation(G, "")
         self.suspended_until = 0.0
-        self.rows: dict[str, Birthday] = {}
+        self.rows: dict[str, Record] = {}
         self.read: list[str] = []
         self.fail: Exception | None = None
         self.refused: set[str] = set()
@@ -725,12 +725,12 @@ class Table:
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, Any]:
         versions: dict[str, Any] = {}
         for name, born in dates.items():
-            old = self.rows.get(name, Birthday(None, 0))
+            old = self.rows.get(name, Record(None, 0))
             if name in self.refused:
                 versions[name] = Rejected("no")
             elif old.date_of_birth != born:
                 versions[name] = old.version + 1
-                self.rows[name] = Birthday(born, old.version + 1)
+                self.rows[name] = Record(born, old.version + 1)
         if self.fail:
             raise self.fail
         return versions
@@ -788,8 +788,8 @@ def other(work: Callable[..., Worker]) -> Worker:
 
 
 def test_a_user_is_read_from_the_database_once(worker: Worker, other: Worker, table: Table) -> None:
-    table.rows["alice"] = Birthday(OLD, 1)
-    assert [w.users.find("alice") for w in (worker, other, worker)] == [Birthday(OLD, 1)] * 3
+    table.rows["alice"] = Record(OLD, 1)
+    assert [w.users.find("alice") for w in (worker, other, worker)] == [Record(OLD, 1)] * 3
     assert table.read == ["alice"]
 
 
@@ -800,7 +800,7 @@ def test_a_user_who_does_not_exist_is_read_each_time(
     assert other.users.find("alice") is None
     assert table.read == ["alice"] * 2
     other.users.save("alice", OLD)
-    assert worker.users.find("alice") == Birthday(OLD, 1)
+    assert worker.users.find("alice") == Record(OLD, 1)
 
 
 def test_a_write_shows_everywhere_at_once(worker: Worker, other: Worker, table: Table) -> None:
@@ -808,40 +808,40 @@ def test_a_write_shows_everywhere_at_once(worker: Worker, other: Worker, table: 
         born = date(1990, 1, 1).replace(day=version % 28 + 1)
         (worker, other)[version % 2].users.save("alice", born)
         for reader in (worker, other):
-            assert reader.users.find("alice") == Birthday(born, version)
+            assert reader.users.find("alice") == Record(born, version)
     assert len(table.read) == 49, "more than one read after each write"
 
 
 def test_a_batch_that_joins_several_leases_stores_them_all(
     worker: Worker, other: Worker, table: Table
 ) -> None:
-    table.rows |= dict.fromkeys(("alice", "bob", "carol"), Birthday(OLD, 1))
+    table.rows |= dict.fromkeys(("alice", "bob", "carol"), Record(OLD, 1))
     leases = worker.cached({"alice": None}, FOREVER) | other.cached({"bob": None}, FOREVER)
     found = worker.reads(leases | {"carol": None}, FOREVER)
     assert found.keys() == {"alice", "bob", "carol"}
     cached = other.cached({"alice": None, "bob": None, "carol": None}, FOREVER)
     assert isinstance(cached.pop("carol"), Lease)
-    assert cached == {"alice": Birthday(OLD, 1), "bob": Birthday(OLD, 1)}
+    assert cached == {"alice": Record(OLD, 1), "bob": Record(OLD, 1)}
 
 
 def test_a_refused_name_is_not_cached_and_its_neighbours_are(
     worker: Worker, table: Table, store: redis.Redis
 ) -> None:
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     table.refused = {"bob"}
     leases = worker.cached({"alice": None, "bob": None}, FOREVER)
     found = worker.reads(dict(leases), FOREVER)
     assert isinstance(found["bob"], Rejected)
-    assert held(store) == Birthday(OLD, 1)
+    assert held(store) == Record(OLD, 1)
     assert held(store, "bob") is None
     results = worker.writes({"alice": NEW, "bob": NEW}, FOREVER)
     assert isinstance(results["bob"], Rejected)
     assert held(store) is None
 
 
-@pytest.mark.parametrize("user", [Birthday(OLD, 1, stale=True), Birthday(None, 0, stale=True)])
+@pytest.mark.parametrize("user", [Record(OLD, 1, stale=True), Record(None, 0, stale=True)])
 def test_what_may_be_stale_is_not_cached(
-    worker: Worker, table: Table, user: Birthday, store: redis.Redis
+    worker: Worker, table: Table, user: Record, store: redis.Redis
 ) -> None:
     table.rows["alice"] = user
     assert worker.users.find("alice") == user
@@ -851,31 +851,31 @@ def test_what_may_be_stale_is_not_cached(
 def test_users_in_the_cache_are_found_while_the_database_is_away(
     worker: Worker, table: Table
 ) -> None:
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     worker.users.find("alice")
     table.fail = DatabaseUnavailable("away")
     # As soon as the primary may have acknowledged writes to others, the answer says so.
-    stale = Birthday(OLD, 1, stale=True)
-    assert worker.users.find("alice") in (Birthday(OLD, 1), stale)
+    stale = Record(OLD, 1, stale=True)
+    assert worker.users.find("alice") in (Record(OLD, 1), stale)
     eventually(lambda: worker.users.find("alice") == stale)
     with pytest.raises(DatabaseUnavailable):
         worker.users.find("bob")
     # Without permission there is no right to store.
     assert worker.cached({"alice": None, "bob": None}, FOREVER) == {"alice": stale}
     table.fail = None
-    eventually(lambda: gevent.sleep(0.01) or worker.users.find("alice") == Birthday(OLD, 1))
+    eventually(lambda: gevent.sleep(0.01) or worker.users.find("alice") == Record(OLD, 1))
 
 
 def test_a_write_that_failed_may_have_been_committed(
     worker: Worker, other: Worker, table: Table
 ) -> None:
-    table.rows["alice"] = Birthday(OLD, 1)
-    assert worker.users.find("alice") == other.users.find("alice") == Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
+    assert worker.users.find("alice") == other.users.find("alice") == Record(OLD, 1)
     table.fail = DatabaseUnavailable("the connection broke after the commit")
     with pytest.raises(DatabaseUnavailable):
         worker.users.save("alice", NEW)
     table.fail = None
-    assert other.users.find("alice") == Birthday(NEW, 2)
+    assert other.users.find("alice") == Record(NEW, 2)
 
 
 def test_the_date_is_cached_and_not_the_message(worker: Worker, table: Table) -> None:
@@ -885,7 +885,7 @@ def test_the_date_is_cached_and_not_the_message(worker: Worker, table: Table) ->
         return days[0]
 
     client = falcon.testing.TestClient(create_app(worker.users, clock=clock))
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     said = []
     for day in (15, 16, 17, 18):
         days[0] = date(2026, 5, day)
@@ -929,24 +929,24 @@ def begin(outage: str, path: Proxy) -> None:
 def test_without_the_cache_everything_is_answered(
     cut_off: Worker, path: Proxy, table: Table, outage: str
 ) -> None:
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     cut_off.users.find("alice")
     begin(outage, path)
     for version in range(2, 6):
         born = OLD.replace(year=1900 + version)
         cut_off.users.save("alice", born)
-        assert cut_off.users.find("alice") == Birthday(born, version)
+        assert cut_off.users.find("alice") == Record(born, version)
     assert cut_off.cache.permission.suspended
 
 
 def test_few_reads_wait_for_a_cache_that_does_not_answer(
     cut_off: Worker, path: Proxy, table: Table
 ) -> None:
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     path.mode = BLACKHOLE
     start = time.monotonic()
     for _ in range(100):
-        assert cut_off.users.find("alice") == Birthday(OLD, 1)
+        assert cut_off.users.find("alice") == Record(OLD, 1)
     # If each had waited until the cache's time is up, 0.3 s, these were 30 s.
     assert time.monotonic() - start < 15
 
@@ -954,7 +954,7 @@ def test_few_reads_wait_for_a_cache_that_does_not_answer(
 def test_a_cache_that_was_never_there(work: Callable[..., Worker], table: Table) -> None:
     worker = work(f"redis://127.0.0.1:{free_port()}/0")
     worker.users.save("alice", OLD)
-    assert worker.users.find("alice") == Birthday(OLD, 1)
+    assert worker.users.find("alice") == Record(OLD, 1)
 
 
 @pytest.mark.parametrize("uri", ["", "redis://", "nonsense", "redis://127.0.0.1:1/x"])
@@ -963,7 +963,7 @@ def test_a_cache_uri_that_was_changed_to_nonsense(
 ) -> None:
     worker = work(uri)
     worker.users.save("alice", OLD)
-    assert worker.users.find("alice") == Birthday(OLD, 1)
+    assert worker.users.find("alice") == Record(OLD, 1)
 
 
 def test_the_timeout_of_the_settings_is_the_one_that_counts(connect: Connect, path: Proxy) -> None:
@@ -1033,54 +1033,54 @@ def test_what_is_no_cache_at_all_is_away(connect: Connect) -> None:
 def test_nobody_sees_the_past_when_one_writer_cannot_reach_the_cache(
     cut_off: Worker, other: Worker, path: Proxy, table: Table, outage: str
 ) -> None:
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     other.users.find("alice")
-    assert other.users.find("alice") == Birthday(OLD, 1)
+    assert other.users.find("alice") == Record(OLD, 1)
     begin(outage, path)
     start = time.monotonic()
     cut_off.users.save("alice", NEW)
     # The other worker had permission until now.
     assert time.monotonic() - start >= TERM
-    assert other.users.find("alice") == Birthday(NEW, 2)
+    assert other.users.find("alice") == Record(NEW, 2)
     # From now on nobody waits, and what others write they need not tell the cache.
     before = table.generation.number
     for version in range(3, 23):
         born = OLD.replace(year=1900 + version)
         (cut_off, other)[version % 2].users.save("alice", born)
-        assert other.users.find("alice") == Birthday(born, version)
+        assert other.users.find("alice") == Record(born, version)
     assert table.generation.number - before <= 1 + (time.monotonic() - start) / RENEWAL
 
 
 def test_a_suspended_cache_is_used_again_when_its_writer_reaches_it(
     cut_off: Worker, other: Worker, path: Proxy, table: Table, outage: str, store: redis.Redis
 ) -> None:
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     other.users.find("alice")
     begin(outage, path)
     cut_off.users.save("alice", NEW)
     # It stays suspended, as long as the writer cannot reach it, and figures go on to say so.
-    generation, failures = table.generation, events["cache_failures"][0]
+    generation, failures = table.generation, metrics.CACHE_FAILURES.row[0]
     eventually(lambda: gevent.sleep(0.01) or table.generation > generation)
-    assert events["cache_failures"][0] > failures
-    assert other.users.find("alice") == Birthday(NEW, 2)
+    assert metrics.CACHE_FAILURES.row[0] > failures
+    assert other.users.find("alice") == Record(NEW, 2)
     assert store.keys(f"hello:1:{table.generation}:*:alice") == []
     path.mode = PASS
 
     def cached() -> bool:
         gevent.sleep(0.01)
         table.read.clear()
-        assert other.users.find("alice") == Birthday(NEW, 2)
+        assert other.users.find("alice") == Record(NEW, 2)
         return not table.read
 
     eventually(cached, within=15)
     cut_off.users.save("alice", NEWER)
-    assert other.users.find("alice") == Birthday(NEWER, 3)
+    assert other.users.find("alice") == Record(NEWER, 3)
 
 
 def test_a_write_is_not_acknowledged_if_nobody_can_be_kept_from_the_past(
     cut_off: Worker, other: Worker, path: Proxy, table: Table, outage: str
 ) -> None:
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     other.users.find("alice")
     begin(outage, path)
 
@@ -1093,7 +1093,7 @@ def test_a_write_is_not_acknowledged_if_nobody_can_be_kept_from_the_past(
     table.suspend_cache = suspend
     # The client sends it again; the database has it already.
     cut_off.users.save("alice", NEW)
-    assert other.users.find("alice") == Birthday(NEW, 2)
+    assert other.users.find("alice") == Record(NEW, 2)
 
 
 def test_nobody_reads_from_the_old_server_after_a_failover(
@@ -1104,7 +1104,7 @@ def test_nobody_reads_from_the_old_server_after_a_failover(
     left_behind = work(own_valkey.uri)
     with own_valkey.client as client:
         table.generation = Generation(G, history(client))
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     left_behind.users.find("alice")
     path.mode = BLACKHOLE
     with promoted.client as client:
@@ -1112,14 +1112,14 @@ def test_nobody_reads_from_the_old_server_after_a_failover(
         gone_over = work(promoted.uri)
         gone_over.users.save("alice", NEW)
         assert table.generation.history == history(client)
-    assert left_behind.users.find("alice") == Birthday(NEW, 2)
+    assert left_behind.users.find("alice") == Record(NEW, 2)
 
 
 def test_the_time_to_live_does_not_begin_again(
     work: Callable[..., Worker], table: Table, store: redis.Redis
 ) -> None:
     worker = work(ttl=60)
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     worker.users.find("alice")
     store.pexpire(key(store), 1_000)
     worker.users.find("alice")
@@ -1129,7 +1129,7 @@ def test_the_time_to_live_does_not_begin_again(
 def test_a_write_reaches_the_cache_though_a_read_has_just_failed(
     worker: Worker, other: Worker, table: Table
 ) -> None:
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     other.users.find("alice")
 
     def fail() -> None:
@@ -1138,7 +1138,7 @@ def test_a_write_reaches_the_cache_though_a_read_has_just_failed(
     with pytest.raises(CacheUnavailable):
         worker.cache.attempt(fail)
     worker.users.save("alice", NEW)
-    assert other.users.find("alice") == Birthday(NEW, 2)
+    assert other.users.find("alice") == Record(NEW, 2)
 
 
 def test_a_write_reaches_the_cache_though_its_connection_was_cut(
@@ -1146,22 +1146,22 @@ def test_a_write_reaches_the_cache_though_its_connection_was_cut(
 ) -> None:
     # A load balancer or the server itself (`timeout`) drops connections that are idle.
     worker.users.save("bob", OLD)
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     other.users.find("alice")
     store.client_kill_filter(_type="normal", skipme=True)
     worker.users.save("alice", NEW)
     table.read.clear()
-    assert held(store) in (None, Birthday(NEW, 2))
-    assert insist(lambda: other.users.find("alice")) == Birthday(NEW, 2)
+    assert held(store) in (None, Record(NEW, 2))
+    assert insist(lambda: other.users.find("alice")) == Record(NEW, 2)
 
 
 def test_a_read_uses_the_cache_though_its_connection_was_cut(
     worker: Worker, table: Table, store: redis.Redis
 ) -> None:
-    table.rows["alice"] = Birthday(OLD, 1)
+    table.rows["alice"] = Record(OLD, 1)
     worker.users.find("alice")
     store.client_kill_filter(_type="normal", skipme=True)
-    assert worker.users.find("alice") == Birthday(OLD, 1)
+    assert worker.users.find("alice") == Record(OLD, 1)
     assert table.read == ["alice"]
 
 

@@ -11,21 +11,21 @@ import pytest
 
 from hello.breaker import Breaker
 from hello.database import replica as module
-from hello.database.models import Birthday
+from hello.database.models import NO_SUCH_USER, Record
 from hello.database.postgresql import Position
 from hello.database.replica import FencedReads, Primary, Replica
 from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected, SchemaOutdated
-from hello.telemetry.metrics import events
+from hello.telemetry import metrics
 from tests.support.processes import eventually
 
 HISTORY = (7, 1)
-OLD, NEW = Birthday(date(1990, 5, 17), 1), Birthday(date(1991, 6, 18), 2)
+OLD, NEW = Record(date(1990, 5, 17), 1), Record(date(1991, 6, 18), 2)
 
 
 class FakeConnection:
     """A database: its rows, and the position that it has flushed or replayed."""
 
-    def __init__(self, said: list[str], name: str, rows: dict[str, Birthday], lsn: int) -> None:
+    def __init__(self, said: list[str], name: str, rows: dict[str, Record], lsn: int) -> None:
         self._said = said
         self._name = name
         self.rows = rows
@@ -39,15 +39,15 @@ class FakeConnection:
         self._say("flushed")
         return Position(self.history, self.lsn)
 
-    def find(self, names: Iterable[str], deadline: float) -> dict[str, Birthday]:
+    def find(self, names: Iterable[str], deadline: float) -> dict[str, Record]:
         self._say("find")
-        return {name: self.rows[name] for name in names if name in self.rows}
+        return {name: self.rows.get(name, NO_SUCH_USER) for name in names}
 
     def find_replayed(
         self, names: Iterable[str], deadline: float
-    ) -> tuple[Position, dict[str, Birthday]]:
+    ) -> tuple[Position, dict[str, Record]]:
         self._say("find_replayed")
-        found = {name: self.rows[name] for name in names if name in self.rows}
+        found = {name: self.rows.get(name, NO_SUCH_USER) for name in names}
         return Position(self.history, self.lsn), found
 
     def _say(self, what: str) -> None:
@@ -79,8 +79,8 @@ class FakeSession:
     def give_back(self, keep: Callable[[FakeConnection], None]) -> None:
         keep(self.connection)
 
-    def run(self, statement: Any, batch: dict[str, Any], deadline: float) -> Mapping[str, Any]:
-        return self.call(lambda c: statement(c, batch, deadline), deadline, "find")
+    def find(self, names: dict[str, Any], deadline: float) -> Mapping[str, Any]:
+        return self.call(lambda c: c.find(names, deadline), deadline, "find")
 
 
 class Clock:
@@ -135,10 +135,27 @@ def databases() -> Databases:
     return Databases()
 
 
+COUNTERS = {
+    "passed": metrics.FENCE_PASSED,
+    "lagging": metrics.FENCE_LAGGING,
+    "failed": metrics.FENCE_FAILED,
+    "foreign": metrics.FENCE_FOREIGN,
+    "unfenced": metrics.FENCE_UNFENCED,
+    "polls": metrics.FENCE_POLLS,
+    "primary reads": metrics.PRIMARY_READS,
+}
+
+
 @pytest.fixture(autouse=True)
 def counted() -> Callable[[], dict[str, float]]:
-    before = {event: row[0] for event, row in events.items()}
-    return lambda: {e: row[0] - before[e] for e, row in events.items() if row[0] != before[e]}
+    """What was counted since the test began."""
+    before = {name: series.row[0] for name, series in COUNTERS.items()}
+
+    def counted() -> dict[str, float]:
+        since = {name: series.row[0] - before[name] for name, series in COUNTERS.items()}
+        return {name: number for name, number in since.items() if number}
+
+    return counted
 
 
 FRESH = ["primary: flushed", "one: find_replayed"]
@@ -147,7 +164,7 @@ FRESH = ["primary: flushed", "one: find_replayed"]
 def test_the_fence_comes_before_the_rows(databases: Databases, counted: Any) -> None:
     assert databases.read() == {"alice": NEW}
     assert databases.said == FRESH
-    assert counted() == {"replica_reads": 1}
+    assert counted() == {"passed": 1}
 
 
 def test_one_question_and_one_statement_for_a_whole_batch(databases: Databases) -> None:
@@ -158,7 +175,7 @@ def test_one_question_and_one_statement_for_a_whole_batch(databases: Databases) 
 
 
 def test_a_user_who_is_missing_on_a_fresh_replica_does_not_exist(databases: Databases) -> None:
-    assert databases.read("bob") == {}
+    assert databases.read("bob") == {"bob": NO_SUCH_USER}
     assert databases.said == FRESH
 
 
@@ -195,7 +212,7 @@ def test_a_replica_that_lags_is_asked_again_for_a_while_and_then_the_primary(
     assert time.monotonic() - start >= module.PATIENCE
     asked = databases.said.count("one: find_replayed")
     assert databases.said == FRESH + ["one: find_replayed"] * (asked - 1) + ["primary: find"]
-    assert counted() == {"replica_polls": asked - 1, "replica_lagging": 1, "primary_reads": 1}
+    assert counted() == {"polls": asked - 1, "lagging": 1, "primary reads": 1}
 
 
 def test_a_replica_that_lags_is_left_alone_for_a_moment(databases: Databases) -> None:
@@ -213,7 +230,7 @@ def test_a_replica_that_fails_is_left_alone_for_longer(databases: Databases, cou
     databases.one.fail = DatabaseUnavailable("away")
     assert databases.read() == {"alice": NEW}
     assert databases.said == [*FRESH, "primary: find"]
-    assert counted() == {"replica_failures": 1, "primary_reads": 1}
+    assert counted() == {"failed": 1, "primary reads": 1}
     databases.one.fail = None
     databases.clock.now += 0.99
     assert databases.asked() == ["primary: flushed", "two: find_replayed"]
@@ -267,11 +284,11 @@ def test_while_the_primary_is_away_rows_of_the_replica_are_stale(
     databases.primary.fail = DatabaseUnavailable("away")
     databases.one.rows, databases.one.lsn = {"alice": OLD}, 1
     assert databases.read("alice", "bob") == {
-        "alice": Birthday(OLD.date_of_birth, 1, stale=True),
-        "bob": Birthday(None, 0, stale=True),
+        "alice": Record(OLD.date_of_birth, 1, stale=True),
+        "bob": Record(None, 0, stale=True),
     }
     assert databases.said == FRESH
-    assert counted() == {"replica_unfenced": 1}
+    assert counted() == {"unfenced": 1}
 
 
 def test_while_the_primary_is_away_the_next_replica_answers_for_the_first(
@@ -379,7 +396,7 @@ def test_without_a_replica_to_ask_a_primary_that_is_back_is_read_at_once(
 def test_a_name_that_a_replica_refuses_does_not_fail_its_neighbours(databases: Databases) -> None:
     # The session of the primary splits such a batch.
     databases.one.fail = Rejected("the database cannot store this value")
-    assert databases.read("alice", "Жанна") == {"alice": NEW}
+    assert databases.read("alice", "Жанна") == {"alice": NEW, "Жанна": NO_SUCH_USER}
     assert databases.said[-1] == "primary: find"
 
 

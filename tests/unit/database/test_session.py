@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from hello.database import schema
-from hello.database.session import Current, Session
+from hello.database.session import CurrentSchema, Session
 from hello.errors import (
     ConnectionBroken,
     DatabaseUnavailable,
@@ -40,7 +40,7 @@ class FakeConnection:
     def prepare(self, deadline: float) -> None:
         assert not self.closed
 
-    def run(self, batch: dict[str, Any], deadline: float) -> dict[str, int]:
+    def save(self, batch: dict[str, Any], deadline: float) -> dict[str, int]:
         assert not self.closed
         self.batches.append(batch)
         step = self.script.pop(0) if self.script else None
@@ -54,7 +54,7 @@ class FakeConnection:
         self.closed = True
 
 
-class FakeRoute:
+class FakeConnector:
     """Connects, unless `down` says why not. `prepare` sees each new connection first."""
 
     def __init__(self) -> None:
@@ -79,24 +79,24 @@ class FakeRoute:
 
 
 @pytest.fixture
-def route() -> FakeRoute:
-    return FakeRoute()
+def connector() -> FakeConnector:
+    return FakeConnector()
 
 
 @pytest.fixture
-def session(route: FakeRoute) -> Callable:
+def session(connector: FakeConnector) -> Callable:
     """A lane."""
-    return Session(Current(route)).lane(FakeConnection.run)
+    return Session(CurrentSchema(connector)).save
 
 
 def test_a_connection_is_opened_when_first_needed_and_kept(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
-    assert route.attempts == 0
+    assert connector.attempts == 0
     assert session({"a": 1}, deadline) == {"a": 1}
     assert session({"b": 1, "c": 1}, deadline) == {"b": 1, "c": 1}
-    assert route.attempts == 1
-    assert route.connections[0].batches == [{"a": 1}, {"b": 1, "c": 1}]
+    assert connector.attempts == 1
+    assert connector.connections[0].batches == [{"a": 1}, {"b": 1, "c": 1}]
 
 
 def test_every_step_is_told_the_same_deadline() -> None:
@@ -107,61 +107,61 @@ def test_every_step_is_told_the_same_deadline() -> None:
             told.append(deadline)
             return list(schema.NAMES)
 
-    class Route:
+        def save(self, batch: dict[str, Any], deadline: float) -> dict[str, int]:
+            told.append(deadline)
+            return {}
+
+    class Connector:
         def connect(self, deadline: float) -> Connection:
             told.append(deadline)
             return Connection(1, ())
 
-    def statement(connection: Connection, batch: dict[str, Any], deadline: float) -> dict[str, int]:
-        told.append(deadline)
-        return {}
-
     deadline = time.monotonic() + 10
-    Session(Current(Route())).lane(statement)({"a": 1}, deadline)
+    Session(CurrentSchema(Connector())).save({"a": 1}, deadline)
     assert told == [deadline] * 3
 
 
 def test_a_batch_whose_connection_broke_is_repeated_once_on_a_new_one(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
     session({"a": 1}, deadline)
-    route.connections[0].script = [ConnectionBroken("gone")]
+    connector.connections[0].script = [ConnectionBroken("gone")]
     assert session({"b": 1, "c": 1}, deadline) == {"b": 2, "c": 2}
-    assert route.closed == [True, False]
-    assert route.connections[1].batches == [{"b": 1, "c": 1}]
+    assert connector.closed == [True, False]
+    assert connector.connections[1].batches == [{"b": 1, "c": 1}]
 
 
 def test_a_batch_is_not_repeated_twice(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
-    route.prepare = lambda connection: connection.script.append(ConnectionBroken("gone"))
+    connector.prepare = lambda connection: connection.script.append(ConnectionBroken("gone"))
     with pytest.raises(ConnectionBroken):
         session({"a": 1}, deadline)
-    assert route.closed == [True, True]
-    route.prepare = lambda connection: None
+    assert connector.closed == [True, True]
+    connector.prepare = lambda connection: None
     assert session({"a": 1}, deadline) == {"a": 3}
 
 
 def test_what_may_still_arrive_is_repeated_once_it_is_over(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
     session({"a": 1}, deadline)
     asked: list[int] = []
 
     def is_over(connection: FakeConnection, end: float) -> bool:
-        assert route.connections[0].closed
+        assert connector.connections[0].closed
         assert connection.batches == []
         asked.append(connection.number)
         return len(asked) == 3
 
-    route.connections[0].script = [OutcomeUnknown("reset", deadline, is_over)]
+    connector.connections[0].script = [OutcomeUnknown("reset", deadline, is_over)]
     assert session({"b": 1}, deadline) == {"b": 2}
     assert asked == [2, 2, 2]
 
 
 @pytest.mark.parametrize("answers", [True, False])
 def test_what_may_still_arrive_is_neither_repeated_nor_answered_in_its_time(
-    route: FakeRoute, session: Callable, deadline: float, answers: bool
+    connector: FakeConnector, session: Callable, deadline: float, answers: bool
 ) -> None:
     session({"a": 1}, deadline)
     until = time.monotonic() + 0.2
@@ -172,29 +172,29 @@ def test_what_may_still_arrive_is_neither_repeated_nor_answered_in_its_time(
             raise ConnectionBroken("gone again")
         return False
 
-    route.connections[0].script = [OutcomeUnknown("reset", until, is_over)]
+    connector.connections[0].script = [OutcomeUnknown("reset", until, is_over)]
     assert session({"b": 1}, deadline)["b"] > 1
     assert time.monotonic() >= until
 
 
 def test_nobody_hears_of_a_database_that_is_away_while_a_statement_may_arrive_there(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
     session({"a": 1}, deadline)
     until = time.monotonic() + 0.2
-    route.connections[0].script = [OutcomeUnknown("reset", until, lambda connection, end: True)]
-    route.down = DatabaseUnavailable("refused")
+    connector.connections[0].script = [OutcomeUnknown("reset", until, lambda connection, end: True)]
+    connector.down = DatabaseUnavailable("refused")
     with pytest.raises(DatabaseUnavailable, match="refused"):
         session({"b": 1}, deadline)
     assert time.monotonic() >= until
 
 
 def test_a_repeated_statement_that_may_still_arrive_is_waited_for_as_well(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
     until = time.monotonic() + 0.2
     unknown = OutcomeUnknown("reset", until, lambda connection, end: False)
-    route.prepare = lambda connection: connection.script.append(unknown)
+    connector.prepare = lambda connection: connection.script.append(unknown)
     with pytest.raises(OutcomeUnknown):
         session({"a": 1}, deadline)
     assert time.monotonic() >= until
@@ -212,106 +212,106 @@ def test_a_repeated_statement_that_may_still_arrive_is_waited_for_as_well(
     ids=lambda failure: type(failure).__name__,
 )
 def test_a_connection_under_which_something_failed_is_never_used_again(
-    route: FakeRoute, session: Callable, deadline: float, failure: BaseException
+    connector: FakeConnector, session: Callable, deadline: float, failure: BaseException
 ) -> None:
     session({"a": 1}, deadline)
-    route.connections[0].script = [failure]
+    connector.connections[0].script = [failure]
     with pytest.raises(type(failure)) as caught:
         session({"b": 1}, deadline)
     assert caught.value is failure
-    assert route.closed == [True]
-    assert route.attempts == 1, "the batch was repeated"
+    assert connector.closed == [True]
+    assert connector.attempts == 1, "the batch was repeated"
     assert session({"b": 1}, deadline) == {"b": 2}
 
 
 def test_one_bad_value_does_not_fail_its_neighbours(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
-    route.prepare = lambda connection: connection.bad_keys.add("b")
+    connector.prepare = lambda connection: connection.bad_keys.add("b")
     results = session({"a": 1, "b": 2, "c": 3}, deadline)
     assert isinstance(results.pop("b"), Rejected)
     assert results == {"a": 1, "c": 1}
-    assert route.connections[0].batches == [
+    assert connector.connections[0].batches == [
         {"a": 1, "b": 2, "c": 3},
         {"a": 1},
         {"b": 2},
         {"c": 3},
     ]
-    assert route.closed == [False]
+    assert connector.closed == [False]
 
 
 def test_a_bad_value_alone_is_rejected_and_the_connection_kept(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
-    route.prepare = lambda connection: connection.bad_keys.add("a")
+    connector.prepare = lambda connection: connection.bad_keys.add("a")
     with pytest.raises(Rejected):
         session({"a": 1}, deadline)
-    assert len(route.connections[0].batches) == 1
+    assert len(connector.connections[0].batches) == 1
     assert session({"b": 1}, deadline) == {"b": 1}
-    assert route.closed == [False]
+    assert connector.closed == [False]
 
 
 def test_a_connection_that_breaks_during_the_split_is_replaced(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
     def prepare(connection: FakeConnection) -> None:
         connection.bad_keys.add("b")
         if connection.number == 1:
             connection.script = [Rejected("bad"), None, ConnectionBroken("gone")]
 
-    route.prepare = prepare
+    connector.prepare = prepare
     results = session({"a": 1, "b": 2, "c": 3}, deadline)
     assert isinstance(results.pop("b"), Rejected)
     assert results == {"a": 1, "c": 2}
-    assert route.closed == [True, False]
+    assert connector.closed == [True, False]
 
 
 def test_without_a_connection_the_batch_fails_and_the_next_tries_again(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
-    route.down = DatabaseUnavailable("refused")
+    connector.down = DatabaseUnavailable("refused")
     for attempts in (1, 2):
         with pytest.raises(DatabaseUnavailable, match="refused"):
             session({"a": 1}, deadline)
-        assert route.attempts == attempts
-    route.down = None
+        assert connector.attempts == attempts
+    connector.down = None
     assert session({"a": 1}, deadline) == {"a": 1}
 
 
 def test_an_outdated_schema_fails_with_the_command_until_it_was_migrated(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
-    route.applied = schema.NAMES[:-1]
+    connector.applied = schema.NAMES[:-1]
     with pytest.raises(SchemaOutdated) as caught:
         session({"a": 1}, deadline)
     assert str(caught.value) == (
         f"the schema lacks {schema.NAMES[-1]}: run python -m hello migrate"
     )
-    assert route.connections[0].batches == []
-    assert route.closed == [True]
-    route.applied = schema.NAMES
+    assert connector.connections[0].batches == []
+    assert connector.closed == [True]
+    connector.applied = schema.NAMES
     assert session({"a": 1}, deadline) == {"a": 2}
 
 
 def test_the_schema_of_a_newer_release_will_do(
-    route: FakeRoute, session: Callable, deadline: float
+    connector: FakeConnector, session: Callable, deadline: float
 ) -> None:
-    route.applied = [*schema.NAMES, "9999_of_a_later_release"]
+    connector.applied = [*schema.NAMES, "9999_of_a_later_release"]
     assert session({"a": 1}, deadline) == {"a": 1}
 
 
 @pytest.mark.parametrize("failure", [DatabaseUnavailable("slow"), gevent.Timeout()])
 def test_a_connection_whose_schema_cannot_be_read_is_closed(
-    route: FakeRoute, session: Callable, deadline: float, failure: BaseException
+    connector: FakeConnector, session: Callable, deadline: float, failure: BaseException
 ) -> None:
-    route.applied = failure
+    connector.applied = failure
     with pytest.raises(type(failure)):
         session({"a": 1}, deadline)
-    assert route.closed == [True]
+    assert connector.closed == [True]
 
 
 def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
-    route: FakeRoute, session: Callable, deadline: float, caplog: pytest.LogCaptureFixture
+    connector: FakeConnector, session: Callable, deadline: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "hello")
 
@@ -324,17 +324,17 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
 
     run(2)
     assert caplog.messages == []
-    route.connections[0].script = [DatabaseUnavailable("timed out")]
-    route.down = DatabaseUnavailable("connection refused")
+    connector.connections[0].script = [DatabaseUnavailable("timed out")]
+    connector.down = DatabaseUnavailable("connection refused")
     run(3)
     assert caplog.messages == ["the database does not answer: timed out"]
-    route.down = None
+    connector.down = None
     run(2)
     assert caplog.messages[1:] == ["the database answers again"]
-    route.connections[-1].script = [ConnectionBroken("server closed the connection")]
+    connector.connections[-1].script = [ConnectionBroken("server closed the connection")]
     run(1)
     assert len(caplog.messages) == 2, "a batch that was repeated successfully is no outage"
-    route.connections[-1].script = [DatabaseUnavailable("timed out")]
+    connector.connections[-1].script = [DatabaseUnavailable("timed out")]
     run(2)
     assert caplog.messages[2:] == [
         "the database does not answer: timed out",
@@ -346,9 +346,9 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
 
 
 def test_a_rejected_value_is_no_outage(
-    route: FakeRoute, session: Callable, deadline: float, caplog: pytest.LogCaptureFixture
+    connector: FakeConnector, session: Callable, deadline: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    route.prepare = lambda connection: connection.bad_keys.add("a")
+    connector.prepare = lambda connection: connection.bad_keys.add("a")
     for batch in ({"a": 1}, {"a": 1, "b": 1}):
         try:
             session(batch, deadline)
@@ -357,19 +357,19 @@ def test_a_rejected_value_is_no_outage(
     assert caplog.messages == []
 
 
-def test_figures_tell_what_happened(route: FakeRoute, deadline: float) -> None:
+def test_figures_tell_what_happened(connector: FakeConnector, deadline: float) -> None:
     seconds = metrics.STATEMENT_SECONDS
-    lane = Session(Current(route), "counted 2").lane(FakeConnection.run)
+    lane = Session(CurrentSchema(connector), "counted 2").save
     lane({"a": 1}, deadline)
-    route.connections[0].script = [ConnectionBroken("gone")]
+    connector.connections[0].script = [ConnectionBroken("gone")]
     lane({"a": 1}, deadline)
     assert metrics.RETRIES.rows["counted",] == [1]
     # Statements that failed count as well; opening a connection is none.
-    assert sum(seconds.rows["counted", "run"][:-1]) == 3
+    assert sum(seconds.rows["counted", "save"][:-1]) == 3
     assert sum(seconds.rows["counted", "connect"][:-1]) == 2
-    split = metrics.SPLITS.row(("read",))[0]
-    route.prepare = lambda connection: None
-    route.connections[-1].bad_keys = {"b"}
+    [splits] = metrics.WRITE_SPLITS.row
+    connector.prepare = lambda connection: None
+    connector.connections[-1].bad_keys = {"b"}
     lane({"a": 1, "b": 1, "c": 1}, deadline)
-    assert metrics.SPLITS.row(("read",))[0] == split + 1
-    assert sum(seconds.rows["counted", "run"][:-1]) == 7
+    assert metrics.WRITE_SPLITS.row == [splits + 1]
+    assert sum(seconds.rows["counted", "save"][:-1]) == 7

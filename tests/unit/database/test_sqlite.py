@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hello.database import schema
-from hello.database.models import Birthday
+from hello.database.models import NO_SUCH_USER, Record
 from hello.database.sqlite import (
     RETRY_INTERVAL,
     SQLiteConnection,
@@ -59,11 +59,12 @@ def other_process(path: Path) -> Iterator[sqlite3.Connection]:
 
 def test_what_was_saved_is_found(memory: SQLiteMemory, deadline: float) -> None:
     connection = memory.connect(deadline)
-    assert connection.find(["alice"], deadline) == {}
+    assert connection.find(["alice"], deadline) == {"alice": NO_SUCH_USER}
     assert connection.save({"alice": BORN, "Zoë": date.min}, deadline) == {"alice": 1, "Zoë": 1}
     assert connection.find(["alice", "nobody", "Zoë"], deadline) == {
-        "alice": Birthday(BORN, 1),
-        "Zoë": Birthday(date.min, 1),
+        "alice": Record(BORN, 1),
+        "nobody": NO_SUCH_USER,
+        "Zoë": Record(date.min, 1),
     }
 
 
@@ -102,7 +103,7 @@ def test_every_session_sees_the_same_database_in_memory(
     first = memory.connect(deadline)
     first.save({"alice": BORN}, deadline)
     first.close()
-    assert memory.connect(deadline).find(["alice"], deadline) == {"alice": Birthday(BORN, 1)}
+    assert memory.connect(deadline).find(["alice"], deadline) == {"alice": Record(BORN, 1)}
 
 
 def test_a_database_in_memory_has_the_current_schema(memory: SQLiteMemory, deadline: float) -> None:
@@ -112,10 +113,10 @@ def test_a_database_in_memory_has_the_current_schema(memory: SQLiteMemory, deadl
 def test_a_file_is_shared_and_durable(connect: Connect, deadline: float) -> None:
     first, second = connect(), connect()
     first.save({"alice": BORN}, deadline)
-    assert second.find(["alice"], deadline) == {"alice": Birthday(BORN, 1)}
+    assert second.find(["alice"], deadline) == {"alice": Record(BORN, 1)}
     second.close()
     first.close()
-    assert connect().find(["alice"], deadline) == {"alice": Birthday(BORN, 1)}
+    assert connect().find(["alice"], deadline) == {"alice": Record(BORN, 1)}
 
 
 def test_applied_scripts_are_read_and_none_is_applied_to_a_new_file(
@@ -138,7 +139,7 @@ def test_readers_do_not_wait_for_a_writer(
     connection.save({"alice": BORN}, deadline)
     other_process.execute("BEGIN EXCLUSIVE")
     other_process.execute("UPDATE users SET date_of_birth = '2000-01-01'")
-    assert connection.find(["alice"], deadline) == {"alice": Birthday(BORN, 1)}
+    assert connection.find(["alice"], deadline) == {"alice": Record(BORN, 1)}
 
 
 def test_a_write_waits_for_another_process_and_lets_greenlets_run(

@@ -6,9 +6,9 @@ from time import monotonic
 from gevent.queue import LifoQueue
 
 from hello.app import create_app
-from hello.database.models import Birthday
+from hello.database.models import Record
 from hello.database.postgresql import PostgreSQL
-from hello.database.session import Current, Session, find, save
+from hello.database.session import CurrentSchema, Session
 from hello.settings import Settings
 from hello.usernames import Usernames
 
@@ -19,15 +19,15 @@ SESSIONS = 32
 class Unbatched:
     """In the place of `hello.users.Users`."""
 
-    def __init__(self, route: PostgreSQL, timeout: float) -> None:
+    def __init__(self, connector: PostgreSQL, timeout: float) -> None:
         self._timeout = timeout
         # The connection that was used last is the one whose memory is warm.
         self._readers, self._writers = LifoQueue(), LifoQueue()
         for _ in range(SESSIONS):
-            self._readers.put(Session(Current(route)).lane(find))
-            self._writers.put(Session(Current(route)).lane(save))
+            self._readers.put(Session(CurrentSchema(connector)).find)
+            self._writers.put(Session(CurrentSchema(connector)).save)
 
-    def find(self, username: str) -> Birthday | None:
+    def find(self, username: str) -> Record:
         return self._run(self._readers, username, None, self._timeout)
 
     def save(self, username: str, date_of_birth: date) -> None:
@@ -48,13 +48,13 @@ class Unbatched:
 
 def wsgi():
     settings = Settings.load()
-    route = PostgreSQL(
+    connector = PostgreSQL(
         lambda: settings.db_uri.text,
         connect_timeout=settings.connect_timeout,
         statement_timeout=settings.statement_timeout,
     )
     return create_app(
-        Unbatched(route, settings.request_timeout),
+        Unbatched(connector, settings.request_timeout),
         usernames=Usernames(settings.username_pattern),
         time_zone=settings.time_zone,
     )

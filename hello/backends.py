@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from hello.batching import Batcher
 from hello.breaker import Breaker
@@ -16,20 +16,20 @@ from hello.database.postgresql import PostgreSQL
 from hello.database.replica import FencedReads, Primary, Replica
 from hello.database.session import Current, Route, Session, find, forget, save
 from hello.database.sqlite import SQLiteFile, SQLiteMemory
-from hello.errors import DatabaseUnavailable, Misconfigured, Unavailable
+from hello.errors import DatabaseUnavailable, Unavailable
 from hello.resources.health import Check
-from hello.settings import Settings, SettingsError
+from hello.settings import Settings
 from hello.telemetry import metrics
+from hello.uris import URIs
 from hello.users import Users
-
-T = TypeVar("T")
 
 
 class Backends:
-    """Everything that a worker talks to. URIs are read again at every connect."""
+    """Everything that a worker talks to."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._uris = URIs(settings.source)
         self._primary: Route[Any]
         self._guard: Guard[Any] | None = None
         if settings.db_uri.is_memory:
@@ -37,10 +37,10 @@ class Backends:
         elif settings.db_uri.is_sqlite:
             self._primary = Current(SQLiteFile(settings.db_uri.sqlite_path))
         else:
-            self._primary = self._guard = self._guarded(self._primary_uri)
+            self._primary = self._guard = self._guarded(self._uris.primary)
             self._fence = Primary(self._session(), self._guard.keep)
         self._replicas = [
-            (f"replica {n + 1}", self._guarded(partial(self._replica_uri, n), False), Breaker())
+            (f"replica {n + 1}", self._guarded(partial(self._uris.replica, n), False), Breaker())
             for n in range(settings.replicas)
         ]
         self._cache: Cache | None = None
@@ -222,38 +222,12 @@ class Backends:
 
     def _connect_cache(self) -> CacheConnection:
         return CacheConnection(
-            self._cache_uri,
+            self._uris.cache,
             timeout=self._settings.cache_timeout,
             lease=self._settings.request_timeout,
             ttl=self._settings.cache_ttl,
         )
 
-    def _primary_uri(self) -> str:
-        uri = _current(self._settings.source.database_uri)
-        if uri.is_sqlite:
-            raise Misconfigured("DB_URI: changed to SQLite, which needs a restart")
-        return uri.text
-
-    def _replica_uri(self, number: int) -> str:
-        uris = _current(self._settings.source.replica_uris)
-        if not uris:
-            raise Misconfigured("DB_READ_URI: was removed, which needs a restart")
-        return uris[number % len(uris)]
-
-    def _cache_uri(self) -> str:
-        uri = _current(self._settings.source.cache_uri)
-        if uri is None:
-            raise DatabaseUnavailable("CACHE_URI: was removed, which needs a restart")
-        return uri
-
 
 def _state(breaker: Breaker) -> str:
     return "open" if breaker.is_open else "closed"
-
-
-def _current(read: Callable[[], T]) -> T:
-    """A setting as it is now: a mounted Secret changes while the service runs."""
-    try:
-        return read()
-    except SettingsError as ex:
-        raise Misconfigured(str(ex)) from None

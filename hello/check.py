@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import gevent
 
 from hello.backends import Backends
+from hello.environment import SettingsError
 from hello.errors import SchemaOutdated, Unavailable
 from hello.resources.health import Check
-from hello.settings import MISCONFIGURED, Settings, SettingsError
+from hello.settings import MISCONFIGURED, Settings
 
 #: Seconds that each dependency has; all are asked at once.
 TIMEOUT = 5.0

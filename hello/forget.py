@@ -9,8 +9,9 @@ import logging
 import os
 
 from hello.backends import Backends
+from hello.environment import SettingsError
 from hello.errors import Rejected, Unavailable
-from hello.settings import Settings, SettingsError
+from hello.settings import Settings
 from hello.usernames import InvalidUsername, Usernames
 
 

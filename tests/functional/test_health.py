@@ -15,7 +15,7 @@ from hello.database.sqlite import SQLiteConnection, SQLiteFile
 from hello.errors import DatabaseUnavailable, SchemaOutdated
 from hello.lifecycle import Process
 from hello.resources import health
-from hello.settings import DatabaseURI
+from hello.uris import DatabaseURI
 from hello.users import Users
 from tests.support.client import Client, assert_problem
 

@@ -6,7 +6,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from hello.settings import DatabaseURI, Settings, SettingsError, Source, parse_replica_uris
+from hello.environment import SettingsError
+from hello.settings import Settings
+from hello.uris import DatabaseURI
 from hello.usernames import DEFAULT_PATTERN
 
 DEFAULTS = {
@@ -154,15 +156,6 @@ def test_settings_that_go_with_postgresql(name: str, text: str, field: str, valu
     assert getattr(settings, field) == value
 
 
-def test_each_replica_has_a_uri_of_its_own() -> None:
-    text = "postgresql://u:p%40@h1,h2:5433/d?sslmode=require, postgresql://h3/d"
-    assert parse_replica_uris(text) == [
-        "postgresql://u:p%40@h1/d?sslmode=require",
-        "postgresql://u:p%40@h2:5433/d?sslmode=require",
-        "postgresql://h3/d",
-    ]
-
-
 @pytest.mark.parametrize(("name", "text", "field", "value"), ACCEPTED)
 def test_a_variable_sets_its_field_and_no_other(
     name: str, text: str, field: str, value: Any
@@ -230,38 +223,6 @@ def test_several_workers_cannot_share_a_database_in_memory() -> None:
     assert load(WEB_CONCURRENCY="2", DB_URI="sqlite:///a.db").web_concurrency == 2
 
 
-@pytest.mark.parametrize(
-    ("text", "path"),
-    [
-        ("sqlite://", ":memory:"),
-        ("sqlite:///", ":memory:"),
-        ("sqlite:///:memory:", ":memory:"),
-        ("sqlite:///a.db", "a.db"),
-        ("sqlite:///data/a.db", "data/a.db"),
-        ("sqlite:////data/a.db", "/data/a.db"),
-        ("sqlite:////data/a%20b%3f.db", "/data/a b?.db"),
-    ],
-)
-def test_sqlite_uris(text: str, path: str) -> None:
-    uri = DatabaseURI.parse(text)
-    assert (uri.is_sqlite, uri.is_memory, uri.sqlite_path) == (True, path == ":memory:", path)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "postgresql://user:p%40ss%2Fword@db.example/hello?sslmode=verify-full",
-        "postgres://user@db/hello",
-        "postgresql://user@[::1]:5433/hello",
-        "postgresql://user@one,two:5433/hello?target_session_attrs=read-write",
-        "postgresql://",
-    ],
-)
-def test_postgresql_uris(text: str) -> None:
-    uri = DatabaseURI.parse(text)
-    assert (uri.text, uri.is_sqlite, uri.is_memory) == (text, False, False)
-
-
 def test_neither_settings_nor_uri_show_a_password() -> None:
     settings = load(DB_URI="postgresql://user:s3cret@db/hello")
     assert "s3cret" not in f"{settings} {settings!r} {settings.db_uri} {settings.db_uri!r}"
@@ -304,7 +265,7 @@ def test_nobody_needs_the_usual_directory_for_secrets(
 ) -> None:
     (tmp_path / "file").touch()
     for name in ("missing", "file"):
-        monkeypatch.setattr("hello.settings.DEFAULT_SECRETS_DIR", str(tmp_path / name))
+        monkeypatch.setattr("hello.environment.DEFAULT_SECRETS_DIR", str(tmp_path / name))
         assert Settings.load({}).port == 8080
 
 
@@ -355,20 +316,6 @@ def test_a_file_that_is_not_utf_8_is_an_error(secrets: Path) -> None:
     (secrets / "DB_URI").write_bytes(b"postgresql://user:\xff@db/hello")
     with pytest.raises(SettingsError, match=r"^DB_URI: its file cannot be read"):
         load(SECRETS_DIR=str(secrets))
-
-
-def test_a_mounted_secret_is_read_again(secrets: Path) -> None:
-    # Kubernetes replaces the directory behind a symbolic link.
-    for version in ("old", "new"):
-        (secrets / version).mkdir()
-        (secrets / version / "DB_URI").write_text(f"postgresql://user:{version}@db/hello")
-    (secrets / "..data").symlink_to("old")
-    (secrets / "DB_URI").symlink_to("..data/DB_URI")
-    source = Source({"SECRETS_DIR": str(secrets)})
-    assert source.database_uri().text == "postgresql://user:old@db/hello"
-    (secrets / "..tmp").symlink_to("new")
-    (secrets / "..tmp").rename(secrets / "..data")
-    assert source.database_uri().text == "postgresql://user:new@db/hello"
 
 
 def test_the_admin_port_is_not_the_port() -> None:

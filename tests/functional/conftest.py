@@ -9,6 +9,7 @@ from hello.database.session import Session, find, save
 from hello.database.sqlite import SQLiteConnection, SQLiteMemory
 from hello.users import Users
 from tests.support.client import Client
+from tests.support.users import LIMITS, users_of
 
 # The same examples in every run: a failure in CI is a failure on the desk.
 # Fixtures are shared by the examples of a test on purpose.
@@ -56,7 +57,7 @@ def check(users: Users) -> dict[str, Callable]:
 @pytest.fixture
 def users() -> Iterator[StoredUsers]:
     route = SQLiteMemory()
-    yield StoredUsers([Session(route).lane(find)], [Session(route).lane(save)])
+    yield StoredUsers([Session(route).lane(find)], [Session(route).lane(save)], **LIMITS)
     # The kept connection ignores its own `close`.
     SQLiteConnection.close(route.connect(0))
 
@@ -74,7 +75,7 @@ def failing_client(clock: Clock) -> Callable[[Exception], Client]:
         def lane(batch: object, deadline: float) -> dict:
             raise ex
 
-        users = Users([lane], [lane])
+        users = users_of([lane], [lane])
         return Client(create_app(users, clock=clock, checks=check(users)))
 
     return make

@@ -1,4 +1,6 @@
 import dataclasses
+import itertools
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -6,10 +8,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from hello.environment import SettingsError
+from hello.environment import DEFAULT_SECRETS_DIR, SettingsError
 from hello.settings import Settings
 from hello.uris import DatabaseURI
 from hello.usernames import DEFAULT_PATTERN
+
+ROOT = Path(__file__).parents[2]
+
+FIELDS = [field for field in dataclasses.fields(Settings) if field.name != "source"]
 
 DEFAULTS = {
     "db_uri": DatabaseURI("sqlite://"),
@@ -145,9 +151,37 @@ def test_the_defaults_need_nothing() -> None:
 
 
 def test_these_tests_know_every_setting() -> None:
-    fields = {field.name for field in dataclasses.fields(Settings)} - {"source"}
+    fields = {field.name for field in FIELDS}
     accepted = {field for _, _, field, _ in ACCEPTED + ACCEPTED_WITH_POSTGRESQL}
     assert fields == DEFAULTS.keys() == accepted
+
+
+def defaults_in_the_readme() -> dict[str, str]:
+    """Setting and default, as the table has them; one default may stand for several settings."""
+    _, _, section = (ROOT / "README.md").read_text("utf-8").partition("\n### Settings\n")
+    _, _, table = section.partition("\n| --- |")
+    rows = itertools.takewhile(lambda line: line.startswith("|"), table.splitlines()[1:])
+    defaults: dict[str, str] = {}
+    for row in rows:
+        names, texts = (re.findall("`([^`]+)`", cell) for cell in row.split("|")[1:3])
+        texts = texts or [""]
+        defaults |= dict(zip(names, texts * len(names) if len(texts) == 1 else texts, strict=True))
+    return defaults
+
+
+def test_the_table_in_the_readme_has_every_setting_and_its_default() -> None:
+    defaults = defaults_in_the_readme()
+    assert defaults.pop("SECRETS_DIR") == DEFAULT_SECRETS_DIR
+    assert {name for name in defaults if name.startswith("OTEL_")}
+    defaults = {name: text for name, text in defaults.items() if not name.startswith("OTEL_")}
+    declared = {field.metadata["name"]: field for field in FIELDS if field.metadata}
+    assert defaults.keys() == declared.keys()
+    said = {name: declared[name].metadata["parse"](text) for name, text in defaults.items() if text}
+    # An empty cell says that there is none.
+    meant = {
+        name: field.default for name, field in declared.items() if field.default or name in said
+    }
+    assert said == meant
 
 
 @pytest.mark.parametrize(("name", "text", "field", "value"), ACCEPTED_WITH_POSTGRESQL)

@@ -10,8 +10,10 @@ import peewee
 from playhouse.migrations import MigrationError
 
 from hello.database import schema
+from hello.environment import SettingsError
 from hello.errors import DatabaseUnavailable, Unavailable
-from hello.settings import MISCONFIGURED, DatabaseURI, Settings, SettingsError, Source
+from hello.settings import MISCONFIGURED, Settings
+from hello.uris import DatabaseURI, URIs
 
 #: Exit codes, beside MISCONFIGURED. UNKNOWN is for `migrate --check` and `forget` alone.
 DONE, FAILED, PENDING, NO_SUCH_USER, UNKNOWN = 0, 1, 1, 1, 3
@@ -29,7 +31,7 @@ def _gunicorns_environment() -> dict[str, str]:
     Raises SettingsError.
     """
     environ = dict(os.environ)
-    Source(environ).web_concurrency()
+    Settings.check("WEB_CONCURRENCY", environ)
     if not environ.get("WEB_CONCURRENCY"):
         environ.pop("WEB_CONCURRENCY", None)
     environ.pop("FORWARDED_ALLOW_IPS", None)  # the service believes nobody
@@ -80,9 +82,10 @@ def migrate(options: argparse.Namespace, extra: list[str]) -> int:
 
 def _is_current_on_a_replica(settings: Settings) -> bool:
     """Whether a replica shows that the primary lacks no script: it is never ahead."""
-    for uri in settings.source.replica_uris():
+    uris = URIs(settings.source)
+    for number in range(settings.replicas):
         try:
-            replica = schema.connect(DatabaseURI(uri), settings.connect_timeout)
+            replica = schema.connect(DatabaseURI(uris.replica(number)), settings.connect_timeout)
             with closing(replica):
                 if not schema.pending(schema.applied(replica)):
                     return True

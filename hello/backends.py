@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from hello import checks
 from hello.batching import Batcher
@@ -16,19 +16,18 @@ from hello.database.postgresql import PostgreSQL
 from hello.database.replica import FencedReads, Primary, Replica
 from hello.database.session import Connector, CurrentSchema, Session
 from hello.database.sqlite import SQLiteFile, SQLiteMemory
-from hello.errors import DatabaseUnavailable, Misconfigured
-from hello.settings import Settings, SettingsError
+from hello.settings import Settings
 from hello.telemetry import metrics
+from hello.uris import URIs
 from hello.users import Users
-
-T = TypeVar("T")
 
 
 class Backends:
-    """Everything that a worker talks to. URIs are read again at every connect."""
+    """Everything that a worker talks to."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._uris = URIs(settings.source)
         self._primary: Connector[Any]
         left_alone: Callable[[], bool] = bool
         if settings.db_uri.is_memory:
@@ -36,13 +35,13 @@ class Backends:
         elif settings.db_uri.is_sqlite:
             self._primary = CurrentSchema(SQLiteFile(settings.db_uri.sqlite_path))
         else:
-            self._primary = guard = self._guarded(self._primary_uri)
+            self._primary = guard = self._guarded(self._uris.primary)
             self._fence = fence = Primary(self.open_primary(), guard.keep)
             left_alone = lambda: guard.failing or fence.silent  # noqa: E731
         metrics.BREAKERS.labels("primary").watch(left_alone)
         names = [f"replica {number + 1}" for number in range(settings.replicas)]
         self._replicas = [
-            (name, self._guarded(partial(self._replica_uri, number), False), Breaker(name))
+            (name, self._guarded(partial(self._uris.replica, number), False), Breaker(name))
             for number, name in enumerate(names)
         ]
         self.cache: Cache | None = None
@@ -117,34 +116,8 @@ class Backends:
 
     def _connect_cache(self) -> CacheConnection:
         return CacheConnection(
-            self._cache_uri,
+            self._uris.cache,
             timeout=self._settings.cache_timeout,
             lease=self._settings.request_timeout,
             ttl=self._settings.cache_ttl,
         )
-
-    def _primary_uri(self) -> str:
-        uri = _current(self._settings.source.database_uri)
-        if uri.is_sqlite:
-            raise Misconfigured("DB_URI: changed to SQLite, which needs a restart")
-        return uri.text
-
-    def _replica_uri(self, number: int) -> str:
-        uris = _current(self._settings.source.replica_uris)
-        if not uris:
-            raise Misconfigured("DB_READ_URI: was removed, which needs a restart")
-        return uris[number % len(uris)]
-
-    def _cache_uri(self) -> str:
-        uri = _current(self._settings.source.cache_uri)
-        if uri is None:
-            raise DatabaseUnavailable("CACHE_URI: was removed, which needs a restart")
-        return uri
-
-
-def _current(read: Callable[[], T]) -> T:
-    """A setting as it is now: a mounted Secret changes while the service runs."""
-    try:
-        return read()
-    except SettingsError as ex:
-        raise Misconfigured(str(ex)) from None

@@ -66,8 +66,8 @@ class Batcher(Generic[Value, Result]):
         *,
         kind: str = "read",
         max_batch: int = 256,
-        max_waiting: int = 1024,
-        timeout: float = 5.0,
+        max_waiting: int,
+        timeout: float,
     ) -> None:
         self._idle = list(lanes)
         self._max_batch = max_batch

@@ -16,8 +16,9 @@ import gevent
 
 from hello.backends import Backends
 from hello.checks import Check, Finding, measure, status
+from hello.environment import SettingsError
 from hello.errors import SchemaOutdated, Unavailable
-from hello.settings import MISCONFIGURED, Settings, SettingsError
+from hello.settings import MISCONFIGURED, Settings
 
 #: Seconds that each dependency has; all are asked at once.
 TIMEOUT = 5.0

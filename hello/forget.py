@@ -14,8 +14,9 @@ from contextlib import closing
 from hello.backends import Backends
 from hello.cache.lanes import RemovingWrites
 from hello.checks import check_write
+from hello.environment import SettingsError
 from hello.errors import Rejected, Unavailable
-from hello.settings import Settings, SettingsError
+from hello.settings import Settings
 from hello.usernames import InvalidUsername, Usernames
 
 

@@ -27,8 +27,8 @@ class Users:
         writers: Sequence[Lane[date, int]],
         cached: Sequence[Lane[None, Record | Lease]] = (),
         *,
-        max_waiting: int = 1024,
-        timeout: float = 5.0,
+        max_waiting: int,
+        timeout: float,
         batcher: Callable[..., Batcher[Any, Any]] = Batcher,
     ) -> None:
         self._timeout = timeout

@@ -15,7 +15,7 @@ from playhouse.migrations import Migration, Runner
 from psycopg2.extensions import parse_dsn
 
 from hello.errors import DatabaseUnavailable
-from hello.settings import DatabaseURI
+from hello.uris import DatabaseURI
 
 DIRECTORY = Path(__file__).parents[1] / "migrations"
 HISTORY = "schema_migration"

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping  # noqa: E402
 from errno import EADDRINUSE  # noqa: E402
 from typing import Any, NoReturn  # noqa: E402
 
+from hello.environment import SettingsError  # noqa: E402
 from hello.server.worker import Worker  # noqa: E402
-from hello.settings import MISCONFIGURED, Settings, SettingsError  # noqa: E402
+from hello.settings import MISCONFIGURED, Settings  # noqa: E402
 from hello.telemetry import logs, metrics  # noqa: E402
 from hello.telemetry.admin import Admin  # noqa: E402
 

@@ -9,6 +9,7 @@ from hello.database.session import Session
 from hello.database.sqlite import SQLiteMemory
 from hello.users import Users
 from tests.support.client import Client
+from tests.support.users import LIMITS, users_of
 
 # The same examples in every run: a failure in CI is a failure on the desk.
 # Fixtures are shared by the examples of a test on purpose.
@@ -55,7 +56,7 @@ def check(users: Users) -> dict[str, Callable]:
 @pytest.fixture
 def users() -> Iterator[StoredUsers]:
     memory = SQLiteMemory()
-    yield StoredUsers([Session(memory).find], [Session(memory).save])
+    yield StoredUsers([Session(memory).find], [Session(memory).save], **LIMITS)
     memory.close()
 
 
@@ -72,7 +73,7 @@ def failing_client(clock: Clock) -> Callable[[Exception], Client]:
         def lane(batch: object, deadline: float) -> dict:
             raise ex
 
-        users = Users([lane], [lane])
+        users = users_of([lane], [lane])
         return Client(create_app(users, clock=clock, checks=check(users)))
 
     return make

@@ -15,9 +15,10 @@ from hello.database.sqlite import SQLiteConnection, SQLiteFile
 from hello.errors import DatabaseUnavailable, SchemaOutdated
 from hello.lifecycle import Process
 from hello.resources import health
-from hello.settings import DatabaseURI
+from hello.uris import DatabaseURI
 from hello.users import Users
 from tests.support.client import Client, assert_problem
+from tests.support.users import users_of
 
 MakeClient = Callable[[Exception], Client]
 
@@ -85,7 +86,7 @@ def test_only_readiness_and_the_summary_ask_the_database() -> None:
         deadlines.append(deadline)
         return {}
 
-    client = Client(create_app(Users([lane], [lane], timeout=60)))
+    client = Client(create_app(users_of([lane], [lane], timeout=60)))
     client.ask("GET", "/health/live")
     client.ask("GET", "/health/startup")
     assert deadlines == []
@@ -104,7 +105,7 @@ def test_a_service_that_was_ready_stays_ready_and_no_probe_asks_again() -> None:
             raise ex
         return {}
 
-    client = Client(create_app(Users([lane], [lane])))
+    client = Client(create_app(users_of([lane], [lane])))
     for _ in range(2):
         assert client.ask("GET", "/health/ready").status_int == 503
     fail.clear()
@@ -130,7 +131,7 @@ def test_a_ready_service_looks_now_and_then_whether_the_schema_is_current(
             raise found
         return {}
 
-    client = Client(create_app(Users([lane], [lane])))
+    client = Client(create_app(users_of([lane], [lane])))
     assert client.ask("GET", "/health/ready").status_int == 200
     # This probe does not wait for what it begins.
     assert client.ask("GET", "/health/ready").status_int == 200
@@ -176,7 +177,7 @@ def test_a_probe_does_not_wait_as_long_as_a_request() -> None:
         deadlines.append(deadline)
         return {}
 
-    client = Client(create_app(Users([lane], [lane], timeout=600)))
+    client = Client(create_app(users_of([lane], [lane], timeout=600)))
     client.get_user("alice")
     client.ask("GET", "/health/ready")
     request, probe = deadlines
@@ -196,7 +197,7 @@ def test_a_service_on_an_old_schema_says_so_until_it_was_migrated(
             return connections[-1]
 
     route = CurrentSchema(Route(str(path)))
-    client = Client(create_app(Users([Session(route).find], [Session(route).save])))
+    client = Client(create_app(users_of([Session(route).find], [Session(route).save])))
     reason = f"the schema lacks {', '.join(schema.NAMES)}: run python -m hello migrate"
     response = client.ask("GET", "/health/ready")
     assert (response.status_int, response.json["reason"]) == (503, reason)

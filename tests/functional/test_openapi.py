@@ -23,8 +23,8 @@ from hello.app import create_app
 from hello.database.models import Record
 from hello.errors import Overloaded
 from hello.lifecycle import Process
-from hello.users import Users
 from tests.support.client import Client, assert_problem
+from tests.support.users import users_of
 
 ROOT = Path(__file__).parents[2]
 YAML = (ROOT / "hello/openapi.yaml").read_text("utf-8")
@@ -162,8 +162,8 @@ def client_of(client: Client, failing_client: MakeClient) -> Callable[[str], Cli
     clients = {
         "up": client,
         "down": failing_client(Overloaded("too many requests are waiting")),
-        "stale": Client(create_app(Users([stale], [stale]))),
-        "draining": Client(create_app(Users([stale], [stale]), process=stopping)),
+        "stale": Client(create_app(users_of([stale], [stale]))),
+        "draining": Client(create_app(users_of([stale], [stale]), process=stopping)),
     }
     return clients.__getitem__
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hello.batching import LEAST, Batcher
 from hello.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded, Rejected
 from hello.telemetry import metrics
+from tests.support.users import batcher_of
 
 #: One sequence of events: requests and statements are numbered as they begin.
 _numbers = itertools.count(1)
@@ -113,7 +114,7 @@ def database() -> Database:
 
 @pytest.fixture
 def batcher(database: Database) -> Batcher:
-    return Batcher([database.lane], timeout=10)
+    return batcher_of([database.lane], timeout=10)
 
 
 def ask(batcher: Batcher, *keys: str, **options: Any) -> list[Request]:
@@ -217,7 +218,7 @@ def test_a_key_without_a_result_gets_none(batcher: Batcher, database: Database) 
 
 
 def test_a_batch_is_bounded_and_takes_the_oldest_first(database: Database) -> None:
-    batcher = Batcher([database.lane], max_batch=2)
+    batcher = batcher_of([database.lane], max_batch=2)
     requests = ask(batcher, *"abcdef")
     database.answer()
     assert database.batches == [["a"], ["b", "c"], ["d", "e"], ["f"]]
@@ -225,7 +226,7 @@ def test_a_batch_is_bounded_and_takes_the_oldest_first(database: Database) -> No
 
 
 def test_too_many_waiting_are_refused_at_once(database: Database) -> None:
-    batcher = Batcher([database.lane], max_waiting=3)
+    batcher = batcher_of([database.lane], max_waiting=3)
     # One in flight, three that wait for the next statement, two of them for one key.
     requests = ask(batcher, "a", "b", "b", "c")
     (refused,) = ask(batcher, "d")
@@ -238,7 +239,7 @@ def test_too_many_waiting_are_refused_at_once(database: Database) -> None:
 
 
 def test_who_gave_up_makes_room(database: Database) -> None:
-    batcher = Batcher([database.lane], max_waiting=1)
+    batcher = batcher_of([database.lane], max_waiting=1)
     _, waiting = ask(batcher, "a", "b")
     waiting.greenlet.kill()
     (request,) = ask(batcher, "c")
@@ -248,7 +249,7 @@ def test_who_gave_up_makes_room(database: Database) -> None:
 
 
 def test_a_statement_ends_before_anybody_gives_up_who_rides_in_it(database: Database) -> None:
-    batcher = Batcher([database.lane], timeout=100, max_batch=3)
+    batcher = batcher_of([database.lane], timeout=100, max_batch=3)
     before = time.monotonic()
     ask(batcher, "a", "b", timeout=50)
     ask(batcher, "b", "c", timeout=40)
@@ -261,7 +262,7 @@ def test_a_statement_ends_before_anybody_gives_up_who_rides_in_it(database: Data
 
 
 def test_who_gave_up_does_not_shorten_the_time_of_others(database: Database) -> None:
-    batcher = Batcher([database.lane], timeout=100)
+    batcher = batcher_of([database.lane], timeout=100)
     ask(batcher, "a")
     (impatient,) = ask(batcher, "b", timeout=0.01)
     ask(batcher, "b", "c", timeout=50)
@@ -273,7 +274,7 @@ def test_who_gave_up_does_not_shorten_the_time_of_others(database: Database) -> 
 
 
 def test_who_has_no_time_left_for_a_statement_is_not_in_it(database: Database) -> None:
-    batcher = Batcher([database.lane], timeout=100)
+    batcher = batcher_of([database.lane], timeout=100)
     (first,) = ask(batcher, "a")
     late = ask(batcher, "b", "c", timeout=LEAST * 0.9)
     patient = ask(batcher, "c", "d", value=1)
@@ -290,7 +291,7 @@ def test_who_has_no_time_left_for_a_statement_is_not_in_it(database: Database) -
 
 
 def test_nothing_is_run_for_those_who_have_no_time_left(database: Database) -> None:
-    batcher = Batcher([database.lane], timeout=100)
+    batcher = batcher_of([database.lane], timeout=100)
     _, *late = ask(batcher, "a"), *ask(batcher, "b", "b", timeout=LEAST * 0.9)
     database.answer()
     assert database.batches == [["a"]]
@@ -335,7 +336,7 @@ def test_every_wait_ends_when_the_database_never_answers() -> None:
         gevent.sleep(max(0, deadline - time.monotonic()))
         raise DatabaseUnavailable("too slow")
 
-    batcher: Batcher[int, int] = Batcher([lane], timeout=0.05)
+    batcher: Batcher[int, int] = batcher_of([lane], timeout=0.05)
     alone, *waiting = ask(batcher, *"abcd")
     assert isinstance(alone.wait(), DatabaseUnavailable)
     assert all(isinstance(request.wait(), DeadlineExceeded) for request in waiting)
@@ -450,7 +451,7 @@ def test_a_result_that_is_an_exception_goes_to_its_key_alone(
 
 
 def test_lanes_run_concurrently(database: Database) -> None:
-    batcher = Batcher([database.lane] * 2)
+    batcher = batcher_of([database.lane] * 2)
     requests = ask(batcher, "a", "b", "c", "d")
     assert database.batches == [["a"], ["b"]]
     assert len(database.running) == 2
@@ -472,7 +473,7 @@ def test_under_load_many_requests_share_a_statement() -> None:
         gevent.sleep(0.001)
         return batch
 
-    batcher: Batcher[int, int] = Batcher([lane])
+    batcher: Batcher[int, int] = batcher_of([lane])
 
     def client(number: int) -> None:
         for value in range(20):
@@ -497,7 +498,7 @@ def test_in_any_schedule_nobody_is_lost_or_gets_the_result_of_another(
     schedule: list[tuple[str, Any]], lanes: int, max_batch: int, max_waiting: int
 ) -> None:
     database = Database()
-    batcher = Batcher([database.lane] * lanes, max_batch=max_batch, max_waiting=max_waiting)
+    batcher = batcher_of([database.lane] * lanes, max_batch=max_batch, max_waiting=max_waiting)
     requests: list[Request] = []
 
     def submit(key: str, value: int, timeout: float | None) -> Any:
@@ -567,7 +568,7 @@ def test_in_any_schedule_nobody_is_lost_or_gets_the_result_of_another(
 
 
 def test_figures_tell_what_happened(database: Database) -> None:
-    batcher: Batcher[Any, Any] = Batcher([database.lane], kind="counted", max_waiting=3)
+    batcher: Batcher[Any, Any] = batcher_of([database.lane], kind="counted", max_waiting=3)
 
     def waiting() -> float:
         metrics.WAITING.refresh()

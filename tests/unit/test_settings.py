@@ -1,4 +1,6 @@
 import dataclasses
+import itertools
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -6,8 +8,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from hello.settings import DatabaseURI, Settings, SettingsError, Source, parse_replica_uris
+from hello.environment import DEFAULT_SECRETS_DIR, SettingsError
+from hello.settings import Settings
+from hello.uris import DatabaseURI
 from hello.usernames import DEFAULT_PATTERN
+
+ROOT = Path(__file__).parents[2]
+
+FIELDS = [field for field in dataclasses.fields(Settings) if field.name != "source"]
 
 DEFAULTS = {
     "db_uri": DatabaseURI("sqlite://"),
@@ -143,24 +151,43 @@ def test_the_defaults_need_nothing() -> None:
 
 
 def test_these_tests_know_every_setting() -> None:
-    fields = {field.name for field in dataclasses.fields(Settings)} - {"source"}
+    fields = {field.name for field in FIELDS}
     accepted = {field for _, _, field, _ in ACCEPTED + ACCEPTED_WITH_POSTGRESQL}
     assert fields == DEFAULTS.keys() == accepted
+
+
+def defaults_in_the_readme() -> dict[str, str]:
+    """Setting and default, as the table has them; one default may stand for several settings."""
+    _, _, section = (ROOT / "README.md").read_text("utf-8").partition("\n### Settings\n")
+    _, _, table = section.partition("\n| --- |")
+    rows = itertools.takewhile(lambda line: line.startswith("|"), table.splitlines()[1:])
+    defaults: dict[str, str] = {}
+    for row in rows:
+        names, texts = (re.findall("`([^`]+)`", cell) for cell in row.split("|")[1:3])
+        texts = texts or [""]
+        defaults |= dict(zip(names, texts * len(names) if len(texts) == 1 else texts, strict=True))
+    return defaults
+
+
+def test_the_table_in_the_readme_has_every_setting_and_its_default() -> None:
+    defaults = defaults_in_the_readme()
+    assert defaults.pop("SECRETS_DIR") == DEFAULT_SECRETS_DIR
+    assert {name for name in defaults if name.startswith("OTEL_")}
+    defaults = {name: text for name, text in defaults.items() if not name.startswith("OTEL_")}
+    declared = {field.metadata["name"]: field for field in FIELDS if field.metadata}
+    assert defaults.keys() == declared.keys()
+    said = {name: declared[name].metadata["parse"](text) for name, text in defaults.items() if text}
+    # An empty cell says that there is none.
+    meant = {
+        name: field.default for name, field in declared.items() if field.default or name in said
+    }
+    assert said == meant
 
 
 @pytest.mark.parametrize(("name", "text", "field", "value"), ACCEPTED_WITH_POSTGRESQL)
 def test_settings_that_go_with_postgresql(name: str, text: str, field: str, value: object) -> None:
     settings = load(DB_URI="postgresql://u@h/d", **{name: text})
     assert getattr(settings, field) == value
-
-
-def test_each_replica_has_a_uri_of_its_own() -> None:
-    text = "postgresql://u:p%40@h1,h2:5433/d?sslmode=require, postgresql://h3/d"
-    assert parse_replica_uris(text) == [
-        "postgresql://u:p%40@h1/d?sslmode=require",
-        "postgresql://u:p%40@h2:5433/d?sslmode=require",
-        "postgresql://h3/d",
-    ]
 
 
 @pytest.mark.parametrize(("name", "text", "field", "value"), ACCEPTED)
@@ -230,38 +257,6 @@ def test_several_workers_cannot_share_a_database_in_memory() -> None:
     assert load(WEB_CONCURRENCY="2", DB_URI="sqlite:///a.db").web_concurrency == 2
 
 
-@pytest.mark.parametrize(
-    ("text", "path"),
-    [
-        ("sqlite://", ":memory:"),
-        ("sqlite:///", ":memory:"),
-        ("sqlite:///:memory:", ":memory:"),
-        ("sqlite:///a.db", "a.db"),
-        ("sqlite:///data/a.db", "data/a.db"),
-        ("sqlite:////data/a.db", "/data/a.db"),
-        ("sqlite:////data/a%20b%3f.db", "/data/a b?.db"),
-    ],
-)
-def test_sqlite_uris(text: str, path: str) -> None:
-    uri = DatabaseURI.parse(text)
-    assert (uri.is_sqlite, uri.is_memory, uri.sqlite_path) == (True, path == ":memory:", path)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "postgresql://user:p%40ss%2Fword@db.example/hello?sslmode=verify-full",
-        "postgres://user@db/hello",
-        "postgresql://user@[::1]:5433/hello",
-        "postgresql://user@one,two:5433/hello?target_session_attrs=read-write",
-        "postgresql://",
-    ],
-)
-def test_postgresql_uris(text: str) -> None:
-    uri = DatabaseURI.parse(text)
-    assert (uri.text, uri.is_sqlite, uri.is_memory) == (text, False, False)
-
-
 def test_neither_settings_nor_uri_show_a_password() -> None:
     settings = load(DB_URI="postgresql://user:s3cret@db/hello")
     assert "s3cret" not in f"{settings} {settings!r} {settings.db_uri} {settings.db_uri!r}"
@@ -304,7 +299,7 @@ def test_nobody_needs_the_usual_directory_for_secrets(
 ) -> None:
     (tmp_path / "file").touch()
     for name in ("missing", "file"):
-        monkeypatch.setattr("hello.settings.DEFAULT_SECRETS_DIR", str(tmp_path / name))
+        monkeypatch.setattr("hello.environment.DEFAULT_SECRETS_DIR", str(tmp_path / name))
         assert Settings.load({}).port == 8080
 
 
@@ -355,20 +350,6 @@ def test_a_file_that_is_not_utf_8_is_an_error(secrets: Path) -> None:
     (secrets / "DB_URI").write_bytes(b"postgresql://user:\xff@db/hello")
     with pytest.raises(SettingsError, match=r"^DB_URI: its file cannot be read"):
         load(SECRETS_DIR=str(secrets))
-
-
-def test_a_mounted_secret_is_read_again(secrets: Path) -> None:
-    # Kubernetes replaces the directory behind a symbolic link.
-    for version in ("old", "new"):
-        (secrets / version).mkdir()
-        (secrets / version / "DB_URI").write_text(f"postgresql://user:{version}@db/hello")
-    (secrets / "..data").symlink_to("old")
-    (secrets / "DB_URI").symlink_to("..data/DB_URI")
-    source = Source({"SECRETS_DIR": str(secrets)})
-    assert source.database_uri().text == "postgresql://user:old@db/hello"
-    (secrets / "..tmp").symlink_to("new")
-    (secrets / "..tmp").rename(secrets / "..data")
-    assert source.database_uri().text == "postgresql://user:new@db/hello"
 
 
 def test_the_admin_port_is_not_the_port() -> None:

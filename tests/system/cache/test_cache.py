@@ -28,11 +28,11 @@ from hello.cache.permission import RENEWAL, TERM, Permission
 from hello.database.models import CacheStanding, Generation, Record
 from hello.errors import DatabaseUnavailable, Rejected
 from hello.telemetry import metrics
-from hello.users import Users
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually, free_port
 from tests.support.proxy import BLACKHOLE, PASS, REFUSE, TRICKLE, Proxy
 from tests.support.service import Client, Service
+from tests.support.users import users_of
 from tests.support.valkey import Valkey
 from tests.support.workload import says
 
@@ -758,7 +758,7 @@ class Worker:
         self.cached = CacheReads(self.cache)
         self.reads = FillingReads(table.find, self.cache)
         self.writes = RemovingWrites(table.save, self.cache)
-        self.users = Users([self.reads], [self.writes], [self.cached])
+        self.users = users_of([self.reads], [self.writes], [self.cached])
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import pytest
 
 from hello.database import schema
-from hello.settings import DatabaseURI
+from hello.uris import DatabaseURI
 from tests.support.balancer import Kubelet, KubeProxy
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually

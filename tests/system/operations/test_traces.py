@@ -187,7 +187,7 @@ def test_the_extra_is_asked_for_where_it_is_missing(tmp_path: Path) -> None:
     )
     last = done.stderr.splitlines()[-1]
     assert last == (
-        "hello.settings.SettingsError: OTEL_EXPORTER_OTLP_ENDPOINT: traces need the extra:"
+        "hello.environment.SettingsError: OTEL_EXPORTER_OTLP_ENDPOINT: traces need the extra:"
         " pip install 'hello[otel]'"
     )
 

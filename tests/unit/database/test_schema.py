@@ -9,7 +9,7 @@ from playhouse.migrations import MigrationError
 from hello.database import schema
 from hello.database.models import User
 from hello.errors import DatabaseUnavailable
-from hello.settings import DatabaseURI
+from hello.uris import DatabaseURI
 
 
 @pytest.fixture

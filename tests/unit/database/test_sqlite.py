@@ -19,7 +19,7 @@ from hello.database.sqlite import (
     patiently,
 )
 from hello.errors import DatabaseUnavailable, Rejected
-from hello.settings import DatabaseURI
+from hello.uris import DatabaseURI
 
 BORN = date(1990, 5, 17)
 

@@ -1,0 +1,128 @@
+"""The addresses of the databases and of the cache: a rotated password takes effect here.
+
+They are read again at every connect, since a mounted Secret changes while the service runs.
+Connections that are open go on with the old password until they are closed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote
+
+import psycopg2
+import regex
+from psycopg2.extensions import parse_dsn
+
+from hello.cache import address
+from hello.environment import SettingsError, Source
+from hello.errors import Misconfigured
+
+T = TypeVar("T")
+
+
+class URIs:
+    """The URIs as they are now: who connects asks for one, each time.
+
+    Every method raises Misconfigured if that setting has become wrong, or was removed.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def primary(self) -> str:
+        uri = self._read("DB_URI", DatabaseURI.parse)
+        if uri is None or uri.is_sqlite:
+            raise Misconfigured("DB_URI: changed to SQLite, which needs a restart")
+        return uri.text
+
+    def replica(self, number: int) -> str:
+        """That of one replica; if there are fewer by now, of one of them."""
+        uris = self._read("DB_READ_URI", parse_replica_uris)
+        if uris is None:
+            raise Misconfigured("DB_READ_URI: was removed, which needs a restart")
+        return uris[number % len(uris)]
+
+    def cache(self) -> str:
+        uri = self._read("CACHE_URI", address.parse)
+        if uri is None:
+            raise Misconfigured("CACHE_URI: was removed, which needs a restart")
+        return uri
+
+    def _read(self, name: str, parse: Callable[[str], T]) -> T | None:
+        try:
+            return self._source.parse(name, parse)
+        except SettingsError as ex:
+            raise Misconfigured(str(ex)) from None
+
+
+@dataclass(frozen=True)
+class DatabaseURI:
+    """The address of a database, as given. It may hold a password."""
+
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> "DatabaseURI":
+        """Raises ValueError, with a message that does not hold the text."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("not UTF-8") from None
+        uri = cls(text)
+        if text.startswith("sqlite://"):
+            rest = text.removeprefix("sqlite://")
+            if rest not in ("", "/") and not rest.startswith("/"):
+                raise ValueError(
+                    "a SQLite file is written sqlite:///name or sqlite:////absolute/name"
+                )
+        elif text.startswith(("postgresql://", "postgres://")):
+            try:
+                parameters = parse_dsn(text)
+            except psycopg2.Error:
+                raise ValueError("not a URI that libpq understands") from None
+            # libpq looks at ports when it connects. A `/` in a password that is not written
+            # %2F makes a port of it, which would then be quoted in the log.
+            ports = parameters.get("port", "").split(",")
+            if not all(port == "" or (port.isascii() and port.isdigit()) for port in ports):
+                raise ValueError("a port is not a number; is the password percent-encoded?")
+        else:
+            raise ValueError("must begin with sqlite:// or postgresql://")
+        return uri
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.text.startswith("sqlite:")
+
+    @property
+    def is_memory(self) -> bool:
+        return self.is_sqlite and self.sqlite_path == ":memory:"
+
+    @property
+    def lacks_its_file(self) -> bool:
+        """Whether there is no such SQLite file: whoever opens it makes an empty one."""
+        return self.is_sqlite and not self.is_memory and not Path(self.sqlite_path).exists()
+
+    @property
+    def sqlite_path(self) -> str:
+        """`sqlite:///a.db` is a.db in the working directory, `sqlite:////a.db` is /a.db."""
+        return unquote(self.text.removeprefix("sqlite://")[1:]) or ":memory:"
+
+    def __repr__(self) -> str:
+        return "DatabaseURI(…)"
+
+
+def parse_replica_uris(text: str) -> list[str]:
+    """One libpq URI for each replica: several URIs, or several hosts in one, by commas.
+
+    Raises ValueError, with a message that does not hold the text.
+    """
+    uris: list[str] = []
+    for part in regex.split(r"[,\s]+(?=postgres(?:ql)?://)", text.strip()):
+        if DatabaseURI.parse(part).is_sqlite:
+            raise ValueError("must begin with postgresql://")
+        scheme, rest = part.split("://", 1)
+        authority, slash, path = rest.partition("/")
+        user, at, hosts = authority.rpartition("@")
+        uris += [f"{scheme}://{user}{at}{host}{slash}{path}" for host in hosts.split(",")]
+    return uris

@@ -7,8 +7,7 @@ and knows all of HTTP. So this module refuses nothing; it only recognises.
 
 llhttp parses, the parser of Node.js, through `httptools`. It is lenient in places where
 gunicorn is not; `_is_odd` and `Template.environ` close them.
-tests/system/server/test_both_paths.py sends the same bytes down both ways and compares. Where
-httptools cannot be imported no request is plain, and gunicorn's path serves them all.
+tests/system/server/test_both_paths.py sends the same bytes down both ways and compares.
 
 The application is called when the body is there, and its answer leaves when it is complete,
 so this is no way for one that streams.
@@ -22,22 +21,15 @@ from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import Any
 
+import httptools
 from gunicorn import SERVER, util
 from gunicorn.http.message import TOKEN_RE
 from gunicorn.http.wsgi import HEADER_VALUE_RE, STATUS_RE, base_environ
-
-try:
-    import httptools
-except ImportError:  # it has wheels for CPython; others need a compiler for it
-    httptools = None  # type: ignore[assignment]
 
 #: The longest head that is plain, in bytes. gunicorn's limits, if smaller, win.
 MAX_HEAD = 4096
 #: The longest body that is plain, in bytes. A longer one is read as it comes.
 MAX_BODY = 65536
-
-#: Whether any request is plain.
-AVAILABLE = httptools is not None
 
 #: Names of header fields, in bytes as they came, with their keys in the environment, or
 #: "" for a field that makes a request unusual. Filled as they are seen.

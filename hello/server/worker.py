@@ -89,8 +89,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         if not monkey.is_module_patched("socket"):
             raise RuntimeError("start gunicorn with -c python:hello.server, which patches first")
-        if not parser.AVAILABLE:
-            self.log.warning("httptools cannot be imported: every request takes the long way")
         wsgi.Response = fallback.Response
         settings = Settings.of_the_start()
         self.worker_connections = self._with_files(self.worker_connections)
@@ -172,7 +170,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def template(self, client: Any, peer: Any, server: Any) -> parser.Template | None:
         """What the short way needs for a connection; None if it cannot be taken."""
         tcp = isinstance(peer, tuple) and isinstance(server, tuple)
-        if not (tcp and parser.AVAILABLE) or os.environ.get("SCRIPT_NAME"):
+        if not tcp or os.environ.get("SCRIPT_NAME"):
             return None
         trusted = message._ip_in_allow_list(
             peer[0], self.cfg.forwarded_allow_ips, self.cfg.forwarded_allow_networks()

@@ -14,7 +14,7 @@ from gevent import get_hub, socket
 from gunicorn import util
 from gunicorn.http import errors
 
-from hello.server import fallback, parser
+from hello.server import fallback, parser, response
 from hello.telemetry import metrics
 
 #: Seconds for which a client may go on sending after an answer that ends its connection.
@@ -46,7 +46,7 @@ class Connection:
         self._peer = peer
         self._server = server
         #: None if every request takes gunicorn's path.
-        self._template = worker.template(client, peer, server)
+        self._head_parser = worker.head_parser(client, peer, server)
         #: gunicorn's parser, made for the first request that is not plain.
         self._requests: fallback.RequestParser | None = None
         #: Whether to close with care for what the client may still be sending.
@@ -189,10 +189,10 @@ class Connection:
                 buffer, end = self._receive_head(buffer)
                 if not end:
                     return
-            if self._template is None:
+            if self._head_parser is None:
                 rest = self._answer_unusual(buffer)
             else:
-                rest = self._answer(self._template, buffer, end)
+                rest = self._answer(self._head_parser, buffer, end)
             self.answered = True
 
     def _receive_head(self, begun: bytes) -> tuple[bytes, int]:
@@ -226,10 +226,10 @@ class Connection:
                 return b"", 0
             head += more
 
-    def _answer(self, template: parser.Template, buffer: bytes, end: int) -> bytes | None:
+    def _answer(self, head_parser: parser.HeadParser, buffer: bytes, end: int) -> bytes | None:
         """Answer the request whose head ends at `end` of `buffer`; see `_answer_unusual`."""
         worker = self._worker
-        environ = template.environ(buffer[:end]) if end <= template.max_head else None
+        environ = head_parser.parse(buffer[:end]) if end <= head_parser.max_head else None
         length = None if environ is None else parser.body_length(environ)
         if environ is None or length is None:
             return self._answer_unusual(buffer)
@@ -243,7 +243,7 @@ class Connection:
         worker.count_request()
         start = time.monotonic()
         body = buffer[end : end + length]
-        data, answer = parser.run(worker.wsgi, environ, body, lambda: not worker.alive)
+        data, answer = response.run(worker.wsgi, environ, body, lambda: not worker.alive)
         self.send(data)
         seconds = time.monotonic() - start
         metrics.answered(environ, answer.status, seconds)

@@ -167,7 +167,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self._warn_of_refusal(f"refused what {who} sent: {type(ex).__name__}")
         return refusals.answer(ex)
 
-    def template(self, client: Any, peer: Any, server: Any) -> parser.Template | None:
+    def head_parser(self, client: Any, peer: Any, server: Any) -> parser.HeadParser | None:
         """What the short way needs for a connection; None if it cannot be taken."""
         tcp = isinstance(peer, tuple) and isinstance(server, tuple)
         if not tcp or os.environ.get("SCRIPT_NAME"):
@@ -175,7 +175,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         trusted = message._ip_in_allow_list(
             peer[0], self.cfg.forwarded_allow_ips, self.cfg.forwarded_allow_networks()
         )
-        return parser.Template(self.cfg, client, peer, server, trusted=trusted)
+        return parser.HeadParser(self.cfg, client, peer, server, trusted=trusted)
 
     def count_request(self) -> None:
         self.nr += 1

@@ -63,6 +63,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until the worker is to end, and has drained."""
         get_hub().print_exception = logs.report
+        metrics.DRAINING.watch((), lambda: process.draining)
         settings = Settings.of_the_start()
         room: Room[Connection] = Room(self.worker_connections, self.log.warning)
         context = self._context(settings, room)

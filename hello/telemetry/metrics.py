@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from hello.lifecycle import process
-
 Labels = tuple[str, ...]
 Row = list[float]
 #: The rows of every metric, by its name.
@@ -223,8 +221,6 @@ CPU = Counter(
 )
 MEMORY = Gauge("hello_process_resident_memory_bytes", "Resident memory of all workers.")
 FDS = Gauge("hello_process_open_fds", "File descriptors that the workers have open.")
-
-DRAINING.watch((), lambda: process.draining)
 
 _EVENTS: dict[str, tuple[Counter, Labels]] = {
     "cache_failures": (CACHE_FAILURES, ()),

@@ -1,12 +1,14 @@
 """One client's connection: plain requests the short way, others on gunicorn's own path.
 
-Everything that a client sends or is sent passes here, so that every wait for it has an end, lets
-others have their turn however fast the bytes come, and can be ended where room is needed.
+Everything that a client sends or is sent passes here, so that every wait for the client has an
+end, lets others have their turn however fast the bytes come, and can be ended to make room.
 """
 
 import errno
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import gevent
@@ -14,13 +16,19 @@ from gevent import get_hub, socket
 from gunicorn import util
 from gunicorn.http import errors
 
-from hello.server import fallback, parser
+from hello.server import fallback, parser, response
+from hello.server.room import Room
 from hello.telemetry import metrics
+from hello.telemetry.logs import Logger
+
+#: Seconds between two looks of the worker at the deadlines of its connections.
+TICK = 0.5
 
 #: Seconds for which a client may go on sending after an answer that ends its connection.
-LINGER = 5.0
-#: Seconds for which a draining worker waits for the first request of a new connection.
-DRAINING_PATIENCE = 0.5
+LAST_BYTES = 5.0
+#: The same of a worker that ends, and the seconds for which it waits for the first request of a
+#: new connection.
+LAST_BYTES_OF_ALL = 0.5
 
 #: Bytes of one request, as far as it is not complete, or is read by gunicorn's path: a head, a
 #: body and trailers of 64 KiB each, and some more.
@@ -30,6 +38,36 @@ MAX_HELD = 256 * 1024
 _OVER = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNABORTED)
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the connections of a worker have in common. Timeouts are in seconds."""
+
+    #: The WSGI application.
+    app: Any
+    #: gunicorn's configuration.
+    cfg: Any
+    log: Logger
+    room: "Room[Connection]"
+    #: For the first request of a connection, and for each head from its first byte on.
+    head_timeout: float
+    #: For a body, and for the client to read an answer.
+    body_timeout: float
+    #: For a request after the first.
+    keepalive: float
+    #: Whether the worker is to end, and every answer to close its connection.
+    is_ending: Callable[[], bool]
+    #: Called for every request that is answered the short way; gunicorn's path counts its own.
+    count_request: Callable[[], None]
+    #: Answers on gunicorn's own path: called with the server's address, the request, the client's
+    #: socket and its address.
+    handle_request: Callable[[Any, Any, Any, Any], object]
+    #: The answer, for a client's address, to what is no HTTP, or to a defect.
+    refuse: Callable[[Any, Exception], bytes]
+    #: What parses the heads of a connection, for its socket and the addresses of both ends; None
+    #: if every request is to take gunicorn's path.
+    head_parser: Callable[[Any, Any, Any], parser.HeadParser | None]
+
+
 class Connection:
     """Serves one connection in the greenlet that calls `serve`.
 
@@ -37,16 +75,15 @@ class Connection:
     one for every request, as gevent's sockets do, costs a system call and more each time.
 
     The worker calls `expire` once `deadline` (time.monotonic()) has passed, `drain` when it
-    stops, and `give_way` when others need the room. All are called in the hub.
+    ends, and `give_way` when others need the room. All are called in the hub.
     """
 
-    def __init__(self, worker: Any, client: Any, peer: Any, server: Any) -> None:
-        self._worker = worker
+    def __init__(self, context: Context, client: Any, peer: Any, server: Any) -> None:
+        self._context = context
         self._client = client
         self._peer = peer
         self._server = server
-        #: None if every request takes gunicorn's path.
-        self._template = worker.template(client, peer, server)
+        self._head_parser = context.head_parser(client, peer, server)
         #: gunicorn's parser, made for the first request that is not plain.
         self._requests: fallback.RequestParser | None = None
         #: Whether to close with care for what the client may still be sending.
@@ -71,24 +108,24 @@ class Connection:
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether it is the client that nothing happens for: it does not send, or not read."""
+        """Whether nothing happens because the client does not send, or does not read."""
         return self._waiting or self._sending
 
     def serve(self) -> None:
         """Answer requests until the connection ends."""
         try:
-            # For sending; to receive has deadlines of its own.
-            self._client.settimeout(self._worker.body_timeout)
+            # It bounds sending; receiving has deadlines of its own.
+            self._client.settimeout(self._context.body_timeout)
             self._serve()
         except (StopIteration, TimeoutError, errors.NoMoreData):
             pass
         except OSError as ex:
             if ex.errno not in _OVER:
-                self._worker.log.exception("socket error")
+                self._context.log.exception("socket error")
         except Exception as ex:
             self._linger = True
             with suppress(OSError):
-                self.send(self._worker.refuse(self._peer, ex))
+                self.send(self._context.refuse(self._peer, ex))
         finally:
             if self._linger:
                 self._drop_incoming()
@@ -122,7 +159,7 @@ class Connection:
         `idle` is the wait for the first byte of a request. Raises TimeoutError once
         `deadline` (time.monotonic()) has passed, ConnectionAbortedError to make room.
         """
-        # Whoever sends fast never lets `expire` find a wait.
+        # A client that sends fast never lets `expire` find a wait.
         if not idle and time.monotonic() >= deadline:
             raise TimeoutError
         if self._gives_way:
@@ -141,7 +178,7 @@ class Connection:
             raise _given_way()
         data = bytes(self._client.recv(8192)) if readable else self._receive_at_once()
         if idle:
-            self._gives_way = False  # it has just begun
+            self._gives_way = False  # a request has just begun, and is served
         else:
             self._hold(len(data))
             if self.held > MAX_HELD:
@@ -167,7 +204,7 @@ class Connection:
                 self._sending = False
 
     def _serve(self) -> None:
-        worker = self._worker
+        context = self._context
         rest: bytes | None = b""
         while rest is not None:
             if self.held:
@@ -177,11 +214,11 @@ class Connection:
                 buffer = rest
             else:
                 self.waits_since = now = time.monotonic()
-                if not worker.alive:
-                    patience = DRAINING_PATIENCE
+                if context.is_ending():
+                    seconds = LAST_BYTES_OF_ALL
                 else:
-                    patience = worker.keepalive if self.answered else worker.head_timeout
-                buffer = self.receive(now + patience, idle=True)
+                    seconds = context.keepalive if self.answered else context.head_timeout
+                buffer = self.receive(now + seconds, idle=True)
                 if not buffer:
                     return
             end = buffer.find(b"\r\n\r\n") + 4
@@ -189,10 +226,10 @@ class Connection:
                 buffer, end = self._receive_head(buffer)
                 if not end:
                     return
-            if self._template is None:
+            if self._head_parser is None:
                 rest = self._answer_unusual(buffer)
             else:
-                rest = self._answer(self._template, buffer, end)
+                rest = self._answer(self._head_parser, buffer, end)
             self.answered = True
 
     def _receive_head(self, begun: bytes) -> tuple[bytes, int]:
@@ -203,8 +240,8 @@ class Connection:
         """
         self._hold(len(begun))
         self.waits_since = time.monotonic()
-        deadline = self.waits_since + self._worker.head_timeout
-        limit = self._worker.cfg.limit_request_line
+        deadline = self.waits_since + self._context.head_timeout
+        limit = self._context.cfg.limit_request_line
         head = bytearray(begun)
         seen = 0
         while True:
@@ -226,29 +263,29 @@ class Connection:
                 return b"", 0
             head += more
 
-    def _answer(self, template: parser.Template, buffer: bytes, end: int) -> bytes | None:
+    def _answer(self, head_parser: parser.HeadParser, buffer: bytes, end: int) -> bytes | None:
         """Answer the request whose head ends at `end` of `buffer`; see `_answer_unusual`."""
-        worker = self._worker
-        environ = template.environ(buffer[:end]) if end <= template.max_head else None
+        context = self._context
+        environ = head_parser.parse(buffer[:end]) if end <= head_parser.max_head else None
         length = None if environ is None else parser.body_length(environ)
         if environ is None or length is None:
             return self._answer_unusual(buffer)
 
         if len(buffer) < end + length:
-            deadline = time.monotonic() + worker.body_timeout
+            deadline = time.monotonic() + context.body_timeout
             buffer = self._receive_body(buffer, end + length, deadline)
             if len(buffer) < end + length:  # the application is to say what is wrong
                 return self._answer_unusual(buffer, body_deadline=deadline)
 
-        worker.count_request()
+        context.count_request()
         start = time.monotonic()
         body = buffer[end : end + length]
-        data, answer = parser.run(worker.wsgi, environ, body, lambda: not worker.alive)
+        data, answer = response.run(context.app, environ, body, context.is_ending)
         self.send(data)
         seconds = time.monotonic() - start
         metrics.answered(environ, answer.status, seconds)
-        if worker.log.access_log_enabled:
-            worker.log.answered(environ, answer.status, answer.sent, seconds)
+        if context.log.access_log_enabled:
+            context.log.answered(environ, answer.status, answer.sent, seconds)
         rest = buffer[end + length :]
         if answer.close:
             self._linger = bool(rest)
@@ -271,24 +308,25 @@ class Connection:
         Returns what follows it, None at the end of the connection. Raises StopIteration at
         its end too, and what gunicorn raises.
         """
-        worker = self._worker
+        context = self._context
         if self._requests is None:
-            self._requests = fallback.RequestParser(worker.cfg, self, self._peer)
+            self._requests = fallback.RequestParser(context.cfg, self, self._peer)
         requests = self._requests
         requests.unreader.unread(buffer)
         self._linger = True
         self.waits_since = now = time.monotonic()
         if not self.held:
             self._hold(len(buffer))
-        requests.unreader.deadline = now + worker.head_timeout
+        requests.unreader.deadline = now + context.head_timeout
         request = next(requests)
         request.proxy_protocol_info = {}
-        requests.unreader.deadline = body_deadline or now + worker.body_timeout
+        requests.unreader.deadline = body_deadline or now + context.body_timeout
         try:
-            worker.handle_request(self._server, request, self._client, self._peer)
+            context.handle_request(self._server, request, self._client, self._peer)
         finally:
             self._linger = fallback.unread(request.body) > 0
-        # The answer may have said that the connection is kept: the rest gets a time of its own.
+        # The answer may have said that the connection is kept: the rest of the body gets a time
+        # of its own.
         requests.unreader.deadline = time.monotonic() + fallback.DROP_SECONDS
         if not requests.finish_body(requests.unreader.deadline, fallback.DROP_BYTES):
             return None
@@ -302,7 +340,7 @@ class Connection:
         Closing with unread data would reset the connection, and the client might lose the
         answer that tells it to stop (RFC 9112, section 9.6).
         """
-        seconds = LINGER if self._worker.alive else DRAINING_PATIENCE
+        seconds = LAST_BYTES_OF_ALL if self._context.is_ending() else LAST_BYTES
         deadline = time.monotonic() + seconds
         self._release()
         with suppress(OSError):
@@ -312,30 +350,30 @@ class Connection:
 
     def _hold(self, size: int) -> None:
         self.held += size
-        if not self._worker.room.hold(size):
+        if not self._context.room.hold(size):
             self._gives_way = True
             raise _given_way()
 
     def _release(self) -> None:
-        self._worker.room.hold(-self.held)
+        self._context.room.hold(-self.held)
         self.held = 0
 
     def _receive_at_once(self) -> bytes:
-        """What came at the very moment in which a wait was ended; raises TimeoutError."""
+        """What came at the very moment in which a wait was ended; TimeoutError if nothing did."""
         self._client.settimeout(0)
         try:
             return bytes(self._client.recv(8192))
         except BlockingIOError:
             raise TimeoutError from None
         finally:
-            self._client.settimeout(self._worker.body_timeout)
+            self._client.settimeout(self._context.body_timeout)
 
     def _readable(self) -> None:
         """Called in the hub when bytes have come."""
         if self._waiting:
             self._wake(True)
         else:
-            # More came before the last was answered. Look again when it is wanted.
+            # More came before the last request was answered. `receive` starts the watcher again.
             self._watcher.stop()
             self._watching = False
 

@@ -1,4 +1,4 @@
-"""The short way of a plain request: parsed in C, answered with one send.
+"""The head of a plain request → its WSGI environment: here a header line is parsed.
 
 Plain is what ordinary clients send all day: HTTP/1.1 on a connection that is kept, a head
 of modest size with each field once, a body of known length. Everything else is left, with
@@ -6,59 +6,40 @@ every byte of it, to gunicorn's own path (`hello.server.fallback`), which costs 
 and knows all of HTTP. So this module refuses nothing; it only recognises.
 
 llhttp parses, the parser of Node.js, through `httptools`. It is lenient in places where
-gunicorn is not; `_is_odd` and `Template.environ` close them.
-tests/system/server/test_both_paths.py sends the same bytes down both ways and compares. Where
-httptools cannot be imported no request is plain, and gunicorn's path serves them all.
-
-The application is called when the body is there, and its answer leaves when it is complete,
-so this is no way for one that streams.
-gunicorn's hooks for requests are not called, and there is no `wsgi.early_hints`.
+gunicorn is not; `_is_odd` and `HeadParser.parse` close them.
+tests/system/server/test_both_paths.py sends the same bytes down both paths and compares.
 """
 
-import io
 import re
-import time
-from collections.abc import Callable, Iterable
-from email.utils import formatdate
+from functools import lru_cache
 from typing import Any
 
-from gunicorn import SERVER, util
-from gunicorn.http.message import TOKEN_RE
-from gunicorn.http.wsgi import HEADER_VALUE_RE, STATUS_RE, base_environ
-
-try:
-    import httptools
-except ImportError:  # it has wheels for CPython; others need a compiler for it
-    httptools = None  # type: ignore[assignment]
+import httptools
+from gunicorn import util
+from gunicorn.http.wsgi import base_environ
 
 #: The longest head that is plain, in bytes. gunicorn's limits, if smaller, win.
 MAX_HEAD = 4096
 #: The longest body that is plain, in bytes. A longer one is read as it comes.
 MAX_BODY = 65536
 
-#: Whether any request is plain.
-AVAILABLE = httptools is not None
-
-#: Names of header fields, in bytes as they came, with their keys in the environment, or
-#: "" for a field that makes a request unusual. Filled as they are seen.
-_keys: dict[bytes, str] = {}
-_MAX_KEYS = 1024
-
+#: Keys of header fields that make a request unusual.
 _UNUSUAL = frozenset(("HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_UPGRADE", "HTTP_TE"))
 
 
+# Clients send a few names again and again, and may invent any number of others.
+@lru_cache(maxsize=1024)
 def _key(name: bytes) -> str:
-    """The environment's key for a field name: RFC 3875, section 4.1.18."""
+    """The environment's key for a field name; "" if the field makes a request unusual.
+
+    RFC 3875, section 4.1.18.
+    """
     text = name.decode("ascii").upper()
     key = text.replace("-", "_")
     if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         key = f"HTTP_{key}"
     # `X_A` and `X-A` would have the same key: gunicorn's policy for underscores decides.
-    if "_" in text or key in _UNUSUAL:
-        key = ""
-    if len(_keys) < _MAX_KEYS:
-        _keys[name] = key
-    return key
+    return "" if "_" in text or key in _UNUSUAL else key
 
 
 #: Bytes that no two parsers disagree about.
@@ -75,8 +56,8 @@ def _is_odd(head: bytes) -> bool:
     )
 
 
-class _Head:
-    """What httptools calls while it parses a head."""
+class _Seen:
+    """What httptools sees in a head: it calls these methods."""
 
     __slots__ = ("fields", "url")
 
@@ -91,19 +72,21 @@ class _Head:
         self.fields.append((name, value))
 
 
-class Template:
-    """What the environments of all requests on one connection have in common.
+class HeadParser:
+    """Parses the heads of plain requests on one connection.
 
     `trusted` says whether gunicorn would believe this peer's forwarding headers.
     """
 
     def __init__(self, cfg: Any, client: Any, peer: Any, server: Any, *, trusted: bool) -> None:
+        #: The longest head to be parsed, in bytes.
         self.max_head = min(cfg.limit_request_line, cfg.limit_request_field_size, MAX_HEAD)
         self._max_fields = cfg.limit_request_fields
         self._forwarding = frozenset(
             "HTTP_" + name.upper().replace("-", "_") for name in cfg.secure_scheme_headers
         )
         self._trusted = trusted
+        #: What the environments of all requests on the connection have in common.
         self._environ = base_environ(cfg) | {
             "wsgi.multithread": True,
             "wsgi.url_scheme": "http",
@@ -120,7 +103,7 @@ class Template:
         self._fields = b""
         self._environ_with_fields: dict[str, Any] = {}
 
-    def environ(self, head: bytes) -> dict[str, Any] | None:
+    def parse(self, head: bytes) -> dict[str, Any] | None:
         """The WSGI environment (PEP 3333) of a whole head, without the body's stream.
 
         None if the head is not plain.
@@ -130,32 +113,31 @@ class Template:
             known = self._environ_with_fields.copy()
             _add_line(known, *match.groups())
             return known
-        environ = self._parse(head)
+        environ = self._parse_anew(head)
         if environ is not None:
             self._fields, self._environ_with_fields = fields, environ.copy()
         return environ
 
-    def _parse(self, head: bytes) -> dict[str, Any] | None:
+    def _parse_anew(self, head: bytes) -> dict[str, Any] | None:
+        """The same, by llhttp: for fields that are not those of the last request."""
         if _is_odd(head):
             return None
-        parsed = _Head()
-        parser = httptools.HttpRequestParser(parsed)
+        seen = _Seen()
+        parser = httptools.HttpRequestParser(seen)
         try:
             parser.feed_data(head)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return None
-        method, url = parser.get_method(), parsed.url
+        method, url = parser.get_method(), seen.url
         # llhttp skips empty lines before the first, and spaces in it.
         if not head.startswith(b"%s %s HTTP/1.1\r\n" % (method, url)):
             return None
-        if len(parsed.fields) > self._max_fields:
+        if len(seen.fields) > self._max_fields:
             return None
 
         environ: dict[str, Any] = self._environ.copy()
-        for name, value in parsed.fields:
-            key = _keys.get(name)
-            if key is None:
-                key = _key(name)
+        for name, value in seen.fields:
+            key = _key(name)
             if not key or key in environ:
                 return None
             environ[key] = value.decode("ascii").strip(" \t")
@@ -166,7 +148,7 @@ class Template:
         if self._trusted and not self._forwarding.isdisjoint(environ):
             return None
 
-        # Only the origin form, and not what looks like the beginning of another.
+        # Only the origin form is plain, and not what looks like the beginning of another form.
         if url[:1] != b"/" or url[:2] == b"//" or b"#" in url:
             return None
         _add_line(environ, method, url)
@@ -196,135 +178,3 @@ def body_length(environ: dict[str, Any]) -> int | None:
         return None
     length = int(text)
     return length if length <= MAX_BODY else None
-
-
-class Answer:
-    """The answer to one request: WSGI's start_response, and then the bytes to send."""
-
-    def __init__(self, method: str) -> None:
-        self.close = False
-        self.status = ""
-        self.headers: list[tuple[str, str]] = []
-        self.sent = 0
-        self._head_only = method == "HEAD"
-        self._written: list[bytes] = []
-
-    def start(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Callable[[bytes], None]:
-        """`start_response` of PEP 3333. Nothing is sent yet, so it may be called again."""
-        if self.status and not exc_info:
-            raise AssertionError("the response was started already")
-        self.status = status
-        self.headers = headers
-        return self._written.append
-
-    def encode(self, parts: Iterable[bytes]) -> bytes:
-        """Head and body, in one piece.
-
-        Raises ValueError, TypeError or AttributeError for a status or header that would be
-        no valid head, or another one than the application means.
-        """
-        body = b"".join([*self._written, *parts])
-        framing = _framings.get(self.status) or _framing(self.status)
-        lines = [""]
-        length: int | None = None
-        for name, value in self.headers:
-            kind = _kinds.get(name) or _kind(name)
-            # Most values are printable, and that is quickly seen.
-            if not (value.isprintable() or HEADER_VALUE_RE.fullmatch(value)):
-                raise ValueError(f"a character in the value of {name} that no header may have")
-            value = value.strip(" \t")
-            if kind is _FIELD:
-                lines.append(f"{name}: {value}\r\n")
-            elif kind is _LENGTH:
-                if length is not None or not (value.isascii() and value.isdigit()):
-                    raise ValueError("invalid or repeated Content-Length")
-                length = int(value)
-            elif value.lower() == "close":
-                self.close = True
-        if framing is not _BARE:
-            if length is None and framing is _WHOLE and not self._head_only:
-                length = len(body)
-            if length is not None:
-                lines.append(f"content-length: {length}\r\n")
-        if self._head_only or framing is not _WHOLE:
-            body = b""
-        elif len(body) != length:
-            body = body[:length]
-            # Whoever reads it would take the next answer for the rest of this one.
-            self.close = self.close or len(body) != length
-        connection = "close" if self.close else "keep-alive"
-        lines[0] = (
-            f"HTTP/1.1 {self.status}\r\nServer: {SERVER}\r\n"
-            f"Date: {http_date()}\r\nConnection: {connection}\r\n"
-        )
-        lines.append("\r\n")
-        self.sent = len(body)
-        return "".join(lines).encode("latin-1") + body
-
-
-# How an answer is framed: with a length and a body, with a length that stands for the body
-# that there would be, or with neither (RFC 9110, section 8.6).
-_WHOLE, _LENGTH_ALONE, _BARE = "whole", "length alone", "bare"
-_framings: dict[str, str] = {}
-
-
-def _framing(status: str) -> str:
-    """How an answer with this status is framed."""
-    if not status:
-        raise ValueError("the application has not started its response")
-    if not STATUS_RE.fullmatch(status):
-        raise ValueError("the status is none")
-    if status.startswith("304"):
-        framing = _LENGTH_ALONE
-    else:
-        framing = _BARE if status.startswith(("1", "204")) else _WHOLE
-    if len(_framings) < _MAX_KEYS:
-        _framings[status] = framing
-    return framing
-
-
-_FIELD, _LENGTH, _HOP = "field", "length", "hop"
-_kinds: dict[str, str] = {}
-
-
-def _kind(name: str) -> str:
-    """What a response header is to the server."""
-    if not TOKEN_RE.fullmatch(name):
-        raise ValueError("a character in the name of a header that none may have")
-    lower = name.lower()
-    kind = _LENGTH if lower == "content-length" else _HOP if util.is_hoppish(name) else _FIELD
-    if len(_kinds) < _MAX_KEYS:
-        _kinds[name] = kind
-    return kind
-
-
-_date = (0, "")
-
-
-def http_date() -> str:
-    """The time as HTTP writes it, made once a second."""
-    global _date
-    now = int(time.time())
-    if _date[0] != now:
-        _date = (now, formatdate(now, usegmt=True))
-    return _date[1]
-
-
-def run(
-    app: Any, environ: dict[str, Any], body: bytes, closes: Callable[[], bool]
-) -> tuple[bytes, Answer]:
-    """Let the application answer; return what to send.
-
-    `closes` is asked when the application is done: meanwhile the worker may have to stop.
-    """
-    environ["wsgi.input"] = io.BytesIO(body)
-    answer = Answer(environ["REQUEST_METHOD"])
-    parts = app(environ, answer.start)
-    try:
-        answer.close = closes()
-        return answer.encode(parts), answer
-    finally:
-        if hasattr(parts, "close"):
-            parts.close()

@@ -12,7 +12,7 @@ from gunicorn.http import errors
 
 from hello import problems
 from hello.middleware import HEADERS
-from hello.server import fallback, parser
+from hello.server import fallback, response
 
 #: Defects of the application, for all that gunicorn counts them among wrong requests.
 _DEFECTS = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
@@ -47,7 +47,7 @@ def answer(ex: Exception) -> bytes:
     body = problems.document("about:blank", HTTPStatus(code), detail, request_id)
     fields = [
         ("Server", SERVER),
-        ("Date", parser.http_date()),
+        ("Date", response.http_date()),
         ("Connection", "close"),
         ("Content-Type", problems.MEDIA_TYPE),
         ("Content-Length", str(len(body))),

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from hello.lifecycle import process
 from hello.telemetry import instruments
 from hello.telemetry.instruments import (
     Counter,
@@ -136,8 +135,6 @@ CPU = Counter(
 ).labels()
 MEMORY = Gauge("hello_process_resident_memory_bytes", "Resident memory of all workers.")
 FDS = Gauge("hello_process_open_fds", "File descriptors that the workers have open.")
-
-DRAINING.labels().watch(lambda: process.draining)
 
 _request_series: dict[tuple[str | None, str, str], tuple[CounterSeries, HistogramSeries]] = {}
 

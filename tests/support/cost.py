@@ -150,18 +150,18 @@ def count_requests() -> dict[str, dict[str, int]]:
     """The instructions of each method's request, by path: parsing, answering, encoding."""
     from gunicorn.config import Config
 
-    from hello.server import parser
+    from hello.server import parser, response
 
     peer, server = ("127.0.0.1", 50000), ("127.0.0.1", 8080)
-    template = parser.Template(Config(), None, peer, server, trusted=False)
+    heads = parser.HeadParser(Config(), None, peer, server, trusted=False)
     app = application()
     counts: dict[str, dict[str, int]] = {"PUT": {}, "GET": {}}
 
     def answer(data: bytes) -> None:
         head, end, body = data.partition(b"\r\n\r\n")
-        environ = template.environ(head + end)
+        environ = heads.parse(head + end)
         assert environ is not None
-        _, told = parser.run(app, environ, body, lambda: False)
+        _, told = response.run(app, environ, body, lambda: False)
         assert told.status.startswith("20")
 
     for path in ("/hello/alice", "/constant/alice"):

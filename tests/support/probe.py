@@ -23,7 +23,7 @@ OWN = {
 class StockWorker(Worker):
     """The worker of the service, for which no request is plain."""
 
-    def template(self, client: Any, peer: Any, server: Any) -> None:
+    def head_parser(self, client: Any, peer: Any, server: Any) -> None:
         return None
 
 

@@ -11,7 +11,6 @@ tests/unit/server/test_parser.py compares the two parsers on more requests, with
 import os
 import random
 import re
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -425,25 +424,6 @@ def test_access_log_tells_the_same() -> None:
             for line, (method, said) in zip(lines(server), expected, strict=True):
                 assert f"{method} {said.status.split()[1]}" in line
                 assert re.search(rf"\b{len(said.body)}\b", line)
-
-
-def test_without_the_parser_gunicorn_serves_everything() -> None:
-    program = "import sys; sys.modules['httptools'] = None; from gunicorn.app.wsgiapp import run"
-    command = [
-        *(sys.executable, "-W", "error", "-c", f"{program}; run()"),
-        *("-c", "python:hello.server", "hello.app:wsgi()"),
-    ]
-    with Service(command=command).wait_until() as service:
-        with service.client() as client:
-            for _ in range(2):
-                assert client.put("slowly", "1990-05-17").status == 204
-                assert client.get("slowly").status == 200
-        with service.wire() as wire:
-            wire.send(request("GET /hello/slowly") + request("GET /", "Connection: close"))
-            assert wire.answer().status == 200
-            assert wire.answer().body == b"Hello, world!"
-            assert wire.closed()
-        assert service.log.count("httptools cannot be imported") == 1
 
 
 # Fuzzing

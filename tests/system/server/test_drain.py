@@ -21,7 +21,7 @@ from tests.support.service import Service, Wire, head, migrate
 BIRTHDAY = b'{"dateOfBirth": "1990-05-17"}'
 
 #: Seconds for which the service serves on after SIGTERM, before it closes what is idle.
-LINGER = 0.5
+SERVES_ON = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ class Visitor:
                 wire.send(request)
                 answer = wire.answer()
             except ConnectionError as ex:
-                if was_read(wire.socket) or (before and start - before < LINGER):
+                if was_read(wire.socket) or (before and start - before < SERVES_ON):
                     self.lost.append(f"{request[:30]!r}: {ex!r}")
                 else:
                     self.unread += 1

@@ -51,16 +51,16 @@ def gunicorn_sees(data: bytes) -> tuple[dict, bytes] | None:
 
 
 @pytest.fixture(scope="module")
-def template() -> parser.Template:
-    return parser.Template(CFG, None, PEER, SERVER, trusted=True)
+def heads() -> parser.HeadParser:
+    return parser.HeadParser(CFG, None, PEER, SERVER, trusted=True)
 
 
-def lean_sees(template: parser.Template, data: bytes) -> tuple[dict, bytes] | None:
+def parser_sees(heads: parser.HeadParser, data: bytes) -> tuple[dict, bytes] | None:
     """The same for the short way; None if it leaves the request to gunicorn."""
     end = data.find(b"\r\n\r\n") + 4
-    if end < 4 or end > template.max_head:
+    if end < 4 or end > heads.max_head:
         return None
-    environ = template.environ(data[:end])
+    environ = heads.parse(data[:end])
     length = None if environ is None else parser.body_length(environ)
     if environ is None or length is None or len(data) < end + length:
         return None
@@ -162,18 +162,18 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("data", PLAIN)
-def test_a_plain_request_is_recognised_and_seen_as_gunicorn_sees_it(template, data) -> None:
-    assert lean_sees(template, data) == gunicorn_sees(data) is not None
+def test_a_plain_request_is_recognised_and_seen_as_gunicorn_sees_it(heads, data) -> None:
+    assert parser_sees(heads, data) == gunicorn_sees(data) is not None
 
 
 @pytest.mark.parametrize("data", UNUSUAL.values(), ids=UNUSUAL)
-def test_an_unusual_request_is_left_to_gunicorn(template, data) -> None:
-    assert lean_sees(template, data) is None
+def test_an_unusual_request_is_left_to_gunicorn(heads, data) -> None:
+    assert parser_sees(heads, data) is None
 
 
 def test_a_peer_that_is_not_trusted_may_send_a_scheme_that_nobody_believes() -> None:
-    template = parser.Template(CFG, None, PEER, SERVER, trusted=False)
-    environ = template.environ(request(HOST, b"X-Forwarded-Proto: https"))
+    heads = parser.HeadParser(CFG, None, PEER, SERVER, trusted=False)
+    environ = heads.parse(request(HOST, b"X-Forwarded-Proto: https"))
     assert environ["HTTP_X_FORWARDED_PROTO"] == "https"
     assert environ["wsgi.url_scheme"] == "http"
 
@@ -263,14 +263,12 @@ def generate(rng: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_of_generated_requests_those_recognised_are_seen_as_gunicorn_sees_them(
-    template, seed
-) -> None:
+def test_of_generated_requests_those_recognised_are_seen_as_gunicorn_sees_them(heads, seed) -> None:
     rng = random.Random(seed)
     recognised = 0
     for _ in range(5000):
         data = generate(rng)
-        seen = lean_sees(template, data)
+        seen = parser_sees(heads, data)
         if seen is not None:
             recognised += 1
             assert seen == gunicorn_sees(data), data
@@ -278,17 +276,17 @@ def test_of_generated_requests_those_recognised_are_seen_as_gunicorn_sees_them(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_fields_that_came_before_are_seen_as_gunicorn_sees_them(template, seed) -> None:
+def test_fields_that_came_before_are_seen_as_gunicorn_sees_them(heads, seed) -> None:
     rng = random.Random(seed)
     remembered = 0
     for _ in range(500):
         data = generate(rng)
-        if lean_sees(template, data) is None:
+        if parser_sees(heads, data) is None:
             continue
         rest = data[data.index(b"\r\n") :]
         for _ in range(10):
             other = generate(rng).partition(b"\r\n")[0] + rest
-            seen = lean_sees(template, other)
+            seen = parser_sees(heads, other)
             if seen is not None:
                 remembered += 1
                 assert seen == gunicorn_sees(other), other
@@ -296,10 +294,10 @@ def test_fields_that_came_before_are_seen_as_gunicorn_sees_them(template, seed) 
 
 
 @pytest.mark.parametrize(("name", "value"), [*product(NAMES, VALUES)])
-def test_no_pair_of_name_and_value_is_seen_differently(template, name, value) -> None:
+def test_no_pair_of_name_and_value_is_seen_differently(heads, name, value) -> None:
     for data in (
         request(HOST, name + b": " + value, body=b"{}"),
         request(HOST, b"X-B: 1", name + b":" + value, b"Content-Length: 2", body=b"{}"),
     ):
-        seen = lean_sees(template, data)
+        seen = parser_sees(heads, data)
         assert seen is None or seen == gunicorn_sees(data), data

@@ -105,7 +105,7 @@ class SQLiteMemory:
         schema.upgrade(database)
         self._connection = _Kept(database.connection())
 
-    def connect(self, deadline: float) -> SQLiteConnection:
+    def connect(self, _deadline: float) -> SQLiteConnection:
         return self._connection
 
 

@@ -19,7 +19,7 @@ from hello.uris import DatabaseURI, URIs
 DONE, FAILED, PENDING, NO_SUCH_USER, UNKNOWN = 0, 1, 1, 1, 3
 
 
-def serve(options: argparse.Namespace, extra: list[str]) -> int:
+def serve(_options: argparse.Namespace, extra: list[str]) -> int:
     """Become gunicorn: the same process, so that signals reach it."""
     command = ["gunicorn", "-c", "python:hello.server", *extra, "hello.app:wsgi()"]
     os.execve(sys.executable, [sys.executable, "-m", *command], _gunicorns_environment())
@@ -42,7 +42,7 @@ def _gunicorns_environment() -> dict[str, str]:
     return environ
 
 
-def migrate(options: argparse.Namespace, extra: list[str]) -> int:
+def migrate(options: argparse.Namespace, _extra: list[str]) -> int:
     settings = Settings.load()
     if settings.db_uri.is_memory:
         print("a database in memory is created with the current schema; nothing to do")
@@ -113,13 +113,13 @@ def _say(what: str) -> None:
     print(f"hello: {what}", file=sys.stderr, flush=True)
 
 
-def check(options: argparse.Namespace, extra: list[str]) -> int:
+def check(options: argparse.Namespace, _extra: list[str]) -> int:
     from hello import check  # all that the service is made of: `serve` has no use for it here
 
     return check.main(as_json=options.json, timeout=options.timeout)
 
 
-def forget(options: argparse.Namespace, extra: list[str]) -> int:
+def forget(options: argparse.Namespace, _extra: list[str]) -> int:
     from hello.forget import forget  # as for `check`
 
     try:

@@ -34,7 +34,7 @@ class CommonHeaders:
     """
 
     def process_response(
-        self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
+        self, req: falcon.Request, resp: falcon.Response, _resource: Any, _succeeded: bool
     ) -> None:
         req.env["hello.route"] = req.uri_template
         resp.set_headers([*HEADERS, ("X-Request-ID", request_id(req))])

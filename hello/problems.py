@@ -125,15 +125,15 @@ def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErro
     resp.content_type = MEDIA_TYPE
 
 
-def unavailable(req: Any, resp: Any, ex: Unavailable, params: Any) -> None:
+def unavailable(_req: Any, _resp: Any, ex: Unavailable, _params: Any) -> None:
     raise TryLater(f"{ex.detail[0].upper()}{ex.detail[1:]}.") from ex
 
 
-def rejected(req: Any, resp: Any, ex: Rejected, params: Any) -> None:
+def rejected(_req: Any, _resp: Any, ex: Rejected, _params: Any) -> None:
     raise NotStorable("The database cannot store this username or date.") from ex
 
 
-def unexpected(req: falcon.Request, resp: Any, ex: Exception, params: Any) -> None:
+def unexpected(req: falcon.Request, _resp: Any, ex: Exception, _params: Any) -> None:
     # The values of the request are personal data and stay out of the log.
     trace_id, span_id = trace_ids(req.env) or (None, None)
     ids = {"request_id": request_id(req), "trace_id": trace_id, "span_id": span_id}

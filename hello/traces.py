@@ -79,7 +79,7 @@ class RequestSpans:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def process_request(self, req: falcon.Request, _resp: falcon.Response) -> None:
         method = req.method if req.method in METHODS else "_OTHER"
         span = self._tracer.start_span(
             method if method in METHODS else "HTTP",
@@ -96,7 +96,7 @@ class RequestSpans:
         req.env["hello.span"] = (span, token)
 
     def process_response(
-        self, req: falcon.Request, resp: falcon.Response, resource: Any, succeeded: bool
+        self, req: falcon.Request, resp: falcon.Response, _resource: Any, _succeeded: bool
     ) -> None:
         if "hello.span" not in req.env:
             return  # Falcon refuses some methods before it asks middleware

@@ -110,7 +110,7 @@ def run(output: Path) -> None:
 
     users = 2000
 
-    def ask(client: Client, number: int) -> None:
+    def ask(client: Client, _number: int) -> None:
         """Nine look-ups, of which some users are looked up more than others, and a change."""
         try:
             for _ in range(9):

@@ -106,7 +106,7 @@ class SQLiteMemory:
         schema.upgrade(self._database)
         self._connection = _SharedConnection(self._database.connection())
 
-    def connect(self, deadline: float) -> SQLiteConnection:
+    def connect(self, _deadline: float) -> SQLiteConnection:
         return self._connection
 
     def close(self) -> None:

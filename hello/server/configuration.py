@@ -88,7 +88,7 @@ loglevel = _settings.log_level
 accesslog = "-" if _settings.access_log else None
 
 
-def pre_request(worker: Any, req: Any) -> None:
+def pre_request(_worker: Any, req: Any) -> None:
     """Called on gunicorn's own path; see hello/server/fallback.py.
 
     gunicorn's own hook logs the path at level debug, and with it a username.
@@ -96,7 +96,7 @@ def pre_request(worker: Any, req: Any) -> None:
     req.start = time.monotonic()
 
 
-def post_request(worker: Any, req: Any, environ: Mapping[str, Any], resp: Any) -> None:
+def post_request(_worker: Any, req: Any, environ: Mapping[str, Any], resp: Any) -> None:
     """Count the request, unless it ended without an answer."""
     if resp is not None and resp.status:
         metrics.answered(environ, resp.status, time.monotonic() - req.start)
@@ -157,11 +157,11 @@ def pre_exec(server: Any) -> None:
         server.cfg.env_orig[_ADMIN_FD] = str(_admin.fileno())
 
 
-def pre_fork(server: Any, worker: Any) -> None:
+def pre_fork(_server: Any, worker: Any) -> None:
     if _admin is not None:
         worker.admin, worker.slot = _admin, _admin.before_fork()
 
 
-def child_exit(server: Any, worker: Any) -> None:
+def child_exit(_server: Any, worker: Any) -> None:
     if _admin is not None:
         _admin.after_exit(worker.slot)

@@ -50,7 +50,7 @@ class Unreader(unreader.Unreader):  # type: ignore[misc]
         #: Whether the client has sent all.
         self.ended = False
 
-    def chunk(self, size_hint: int | None = None) -> bytes:
+    def chunk(self, _size_hint: int | None = None) -> bytes:
         data = self.client.receive(self.deadline)
         self.ended = not data
         return data

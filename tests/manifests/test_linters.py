@@ -1,5 +1,6 @@
 """What linters say of the image, the scripts and the manifests."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,13 +13,26 @@ from tests.support.programs import find
 ROOT = Path(__file__).parents[2]
 
 
-def run(program: str, *arguments: str | Path, cwd: Path = ROOT) -> str:
-    """What a linter writes; the test is skipped where it is not installed."""
+def run(program: str, *arguments: str | Path, status: int = 0, cwd: Path = ROOT) -> str:
+    """What a linter writes that ends with this status; skips the test where there is none."""
     path = find(program)
     if path is None:
         pytest.skip(f"needs {program}")
     done = subprocess.run([path, *arguments], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("crash", ["exit 3", "kill -9 $$"])
+def test_a_linter_that_crashes_without_a_word_has_not_found_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: str
+) -> None:
+    linter = tmp_path / "linter"
+    linter.write_text(f"#!/bin/sh\n{crash}\n")
+    linter.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(AssertionError):
+        run("linter")
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -50,6 +64,6 @@ def test_checkov_finds_what_is_skipped_for_a_reason_and_nothing_else(tmp_path: P
     shutil.copytree(ROOT / "manifests", tree / "manifests")
     file = tmp_path / "all.yaml"
     file.write_text(yaml.safe_dump(configuration))
-    found = run("checkov", "--config-file", file, cwd=tree)
+    found = run("checkov", "--config-file", file, status=1, cwd=tree)
     failed = {line.split()[1].rstrip(":") for line in found.splitlines() if line[:6] == "Check:"}
     assert failed == set(skipped)

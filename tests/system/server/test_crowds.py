@@ -237,7 +237,7 @@ def exhaust_files(pid: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (files(pid), hard))
 
 
-def test_files_used_up_while_serving(tmp_path: Path) -> None:
+def test_files_used_up_while_serving() -> None:
     with Service().wait_until() as service, ExitStack() as stack:
         (worker,) = service.workers
         with service.client(timeout=5) as kept:

@@ -102,7 +102,7 @@ def test_a_wait_has_an_end(option: str, seconds: str) -> None:
     assert "must be a number of seconds" in done.stderr
 
 
-def test_to_migrate_without_a_server_is_one_line(tmp_path: Path) -> None:
+def test_to_migrate_without_a_server_is_one_line() -> None:
     # Two addresses, of which neither accepts: libpq has two lines and more to say.
     uri = f"postgresql://postgres@127.0.0.1:{free_port()},localhost:{free_port()}/hello"
     for command, code in (("migrate", 1), ("migrate --down", 1), ("migrate --check", 3)):

@@ -57,7 +57,7 @@ class Combination(NamedTuple):
 COMBINATIONS = [Combination(*used) for used in itertools.product((False, True), repeat=2)]
 
 
-class Deployment:
+class Stack:
     """A primary, and perhaps replicas and a cache, each reached by a network path of its own.
 
     The primary has so many `addresses`, each a path.
@@ -205,7 +205,7 @@ class Deployment:
             if server:
                 server.destroy()
 
-    def __enter__(self) -> "Deployment":
+    def __enter__(self) -> "Stack":
         return self
 
     def __exit__(self, *_) -> None:
@@ -389,9 +389,9 @@ def late(*paths: Proxy) -> Iterator[None]:
 @contextmanager
 def _stopped(*pids: int) -> Iterator[None]:
     """Processes have stood still, and go on as the block begins."""
-    with ExitStack() as stack:
+    with ExitStack() as exits:
         for pid in pids:
-            stack.enter_context(stopped(pid))
+            exits.enter_context(stopped(pid))
         time.sleep(STOPPED_SECONDS)
     yield
 
@@ -420,14 +420,14 @@ class Usage(NamedTuple):
     cache_hits: int
 
     @classmethod
-    def of(cls, deployment: Deployment) -> "Usage":
+    def of(cls, stack: Stack) -> "Usage":
         """All servers must be running."""
-        batches, rows = _counted(deployment.primary, "PREPARE find%")
-        fences, _ = _counted(deployment.primary, "%pg_current_wal_flush_lsn()%")
-        replica_batches = sum(_counted(r, "PREPARE find%")[0] for r in deployment.replicas)
+        batches, rows = _counted(stack.primary, "PREPARE find%")
+        fences, _ = _counted(stack.primary, "%pg_current_wal_flush_lsn()%")
+        replica_batches = sum(_counted(r, "PREPARE find%")[0] for r in stack.replicas)
         hits = 0
-        if deployment.cache:
-            with deployment.cache.client as client:
+        if stack.cache:
+            with stack.cache.client as client:
                 hits = client.info("stats")["keyspace_hits"]
         return cls(rows, batches, fences, replica_batches, hits)
 

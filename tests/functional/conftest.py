@@ -1,24 +1,13 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime, tzinfo
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from hello.app import create_app
 from hello.database.session import Session, find, save
-from hello.database.sqlite import SQLiteConnection, SQLiteMemory
+from hello.database.sqlite import SQLiteMemory
 from hello.users import Users
 from tests.support.client import Client
-
-# The same examples in every run: a failure in CI is a failure on the desk.
-# Fixtures are shared by the examples of a test on purpose.
-settings.register_profile(
-    "reproducible",
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-settings.load_profile("reproducible")
 
 
 class Clock:
@@ -54,11 +43,8 @@ def check(users: Users) -> dict[str, Callable]:
 
 
 @pytest.fixture
-def users() -> Iterator[StoredUsers]:
-    route = SQLiteMemory()
-    yield StoredUsers([Session(route).lane(find)], [Session(route).lane(save)])
-    # The kept connection ignores its own `close`.
-    SQLiteConnection.close(route.connect(0))
+def users(memory: SQLiteMemory) -> StoredUsers:
+    return StoredUsers([Session(memory).lane(find)], [Session(memory).lane(save)])
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def serve(options: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _gunicorns_environment() -> dict[str, str]:
-    """The environment, but for what gunicorn fails on before it reads hello/server/config.py.
+    """The environment, but for what gunicorn fails on before it reads its configuration.
 
     Raises SettingsError.
     """

@@ -4,4 +4,4 @@ import sys
 
 # gunicorn reads this package; whoever else imports a part of it wants that part alone.
 if "gunicorn.app.base" in sys.modules:
-    from hello.server.config import *  # noqa: F403
+    from hello.server.configuration import *  # noqa: F403

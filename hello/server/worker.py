@@ -82,7 +82,7 @@ class _Listener(StreamServer):  # type: ignore[misc]
 class Worker(GeventWorker):  # type: ignore[misc]
     alive: bool
     worker_connections: int
-    #: Set before the fork (hello/server/config.py), unless there is no admin port.
+    #: Set before the fork (hello/server/configuration.py), unless there is no admin port.
     admin: Admin | None = None
     slot: int | None = None
 

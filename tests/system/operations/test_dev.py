@@ -111,7 +111,7 @@ def test_dev_serves_what_a_file_says_now(service: Service, copy: Path) -> None:
 
 
 #: Of the application; of the worker; of the master; of gunicorn's settings.
-MODULES = ["resources/root.py", "server/worker.py", "settings.py", "server/config.py"]
+MODULES = ["resources/root.py", "server/worker.py", "settings.py", "server/configuration.py"]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -3,7 +3,7 @@
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from hello.cache.permission import SUSPENSION
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually, stopped
 from tests.support.proxy import BLACKHOLE, LATE, PASS, Proxy
-from tests.support.service import Service, migrate
+from tests.support.service import SERVE, Service, migrate
 from tests.support.valkey import Valkey
 
 Fault = Callable[[], AbstractContextManager[None]]
@@ -117,13 +117,13 @@ class Stack:
     def _cache_uri(path: Proxy) -> str:
         return f"redis://127.0.0.1:{path.port}/0"
 
-    def service(self, *, command: list[str] | None = None, **settings: str) -> Service:
+    def service(self, command: Sequence[str] = SERVE, /, **settings: str) -> Service:
         """Start the service on all of it, and wait until it is ready."""
-        return Service(command=command, **(self.settings | settings)).wait_until()
+        return Service(command, **(self.settings | settings)).wait_until()
 
     @contextmanager
     def services(
-        self, combination: Combination, *, command: list[str] | None = None, **settings: str
+        self, combination: Combination, command: Sequence[str] = SERVE, /, **settings: str
     ) -> Iterator[list[Service]]:
         """Two services of two workers each, on some of it."""
         settings["WEB_CONCURRENCY"] = "2"
@@ -133,8 +133,8 @@ class Stack:
         if combination.cache:
             uris = [self._cache_uri(path) for path in self.cache_paths]
         with (
-            self.service(command=command, **(settings | {"CACHE_URI": uris[0]})) as one,
-            self.service(command=command, **(settings | {"CACHE_URI": uris[1]})) as other,
+            self.service(command, **(settings | {"CACHE_URI": uris[0]})) as one,
+            self.service(command, **(settings | {"CACHE_URI": uris[1]})) as other,
         ):
             self._services = [one, other]
             try:

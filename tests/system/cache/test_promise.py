@@ -90,7 +90,7 @@ def reasons(
     if fault is nullcontext:
         # Where the machine is slow, that is not to be taken for a cache that is away.
         settings["CACHE_TIMEOUT"] = "5"
-    with stack.services(combination, command=command, **settings) as services:
+    with stack.services(combination, command, **settings) as services:
         with Workload(services, today, **(crowd or {})) as workload:
             for _ in range(times):
                 workload.proceed(1_000 // times)
@@ -219,7 +219,7 @@ def read_while_a_claim_is_late(stack: Stack, today: Today, application: str) -> 
 
     command = [sys.executable, "-m", "gunicorn", "-c", "python:hello.server", application]
     settings = {"TIMEZONE": today.zone}
-    with stack.services(Combination(cache=True), command=command, **settings) as services:
+    with stack.services(Combination(cache=True), command, **settings) as services:
         reader, writer = (service.client() for service in services)
         with reader, writer, ThreadPoolExecutor(1) as pool:
             # Of another user: each has its connections.

@@ -433,7 +433,7 @@ def test_without_the_parser_gunicorn_serves_everything() -> None:
         *(sys.executable, "-W", "error", "-c", f"{program}; run()"),
         *("-c", "python:hello.server", "hello.app:wsgi()"),
     ]
-    with Service(command=command).wait_until() as service:
+    with Service(command).wait_until() as service:
         with service.client() as client:
             for _ in range(2):
                 assert client.put("slowly", "1990-05-17").status == 204

@@ -12,6 +12,7 @@ from tests.support.processes import eventually
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 from tests.support.worker import Table, Worker
+from tests.support.workload import Today
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +120,8 @@ def path(valkey: Valkey) -> Iterator[Proxy]:
     """One worker's way to the cache."""
     with Proxy(valkey.port) as path:
         yield path
+
+
+@pytest.fixture
+def today() -> Today:
+    return Today()

@@ -106,7 +106,7 @@ def run(output: Path) -> None:
     from tests.support.processes import eventually, free_port
     from tests.support.prometheus import Prometheus
     from tests.support.service import Client, load
-    from tests.support.stack import Deployment
+    from tests.support.stack import Stack
 
     users = 2000
 
@@ -123,8 +123,8 @@ def run(output: Path) -> None:
     admin = free_port()
     spans: list[Span] = []
     with (
-        Deployment(replicas=1, cache=True) as deployment,
-        deployment.service(WEB_CONCURRENCY="2", ADMIN_PORT=str(admin), CACHE_TTL="5") as service,
+        Stack(replicas=1, cache=True) as stack,
+        stack.service(WEB_CONCURRENCY="2", ADMIN_PORT=str(admin), CACHE_TTL="5") as service,
         Prometheus([admin], monitoring.rules_spec()) as prometheus,
     ):
         prometheus.wait_until()
@@ -137,13 +137,13 @@ def run(output: Path) -> None:
             time.sleep(30)
         with load(service, 32, ask):
             time.sleep(20)
-            with span(spans, "cache killed"), deployment.cache_killed():
+            with span(spans, "cache killed"), stack.cache_killed():
                 time.sleep(15)
             time.sleep(10)
-            with span(spans, "replica paused"), deployment.replica_paused():
+            with span(spans, "replica paused"), stack.replica_paused():
                 time.sleep(15)
             time.sleep(10)
-            with span(spans, "primary killed"), deployment.primary_killed():
+            with span(spans, "primary killed"), stack.primary_killed():
                 time.sleep(10)
             time.sleep(15)
         draw(f"http://127.0.0.1:{prometheus.port}", start, time.time() - 1, spans, output)

@@ -1,8 +1,7 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime, tzinfo
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from hello.app import create_app
 from hello.database.session import Session
@@ -10,16 +9,6 @@ from hello.database.sqlite import SQLiteMemory
 from hello.users import Users
 from tests.support.client import Client
 from tests.support.users import LIMITS, users_of
-
-# The same examples in every run: a failure in CI is a failure on the desk.
-# Fixtures are shared by the examples of a test on purpose.
-settings.register_profile(
-    "reproducible",
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-settings.load_profile("reproducible")
 
 
 class Clock:
@@ -54,10 +43,8 @@ def check(users: Users) -> dict[str, Callable]:
 
 
 @pytest.fixture
-def users() -> Iterator[StoredUsers]:
-    memory = SQLiteMemory()
-    yield StoredUsers([Session(memory).find], [Session(memory).save], **LIMITS)
-    memory.close()
+def users(memory: SQLiteMemory) -> StoredUsers:
+    return StoredUsers([Session(memory).find], [Session(memory).save], **LIMITS)
 
 
 @pytest.fixture

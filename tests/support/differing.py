@@ -58,7 +58,7 @@ def pair(*options: str, **settings: str) -> Iterator[Pair]:
             *("--worker-class", worker, "--pythonpath", str(_ROOT), *options),
             "tests.support.probe:application",
         ]
-        return Service(command=command, **settings)
+        return Service(command, **settings)
 
     with (
         service("hello.server.worker.Worker") as lean,

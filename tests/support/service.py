@@ -25,6 +25,9 @@ from tests.support.processes import eventually, free_port
 #: Connections to the database per worker: two for reads and one for writes.
 LANES = 3
 
+#: What runs the service.
+SERVE = (sys.executable, "-m", "hello", "serve")
+
 #: A directory in which no setting is a file.
 NO_SECRETS = "/"
 
@@ -246,22 +249,17 @@ class Service:
 
     `settings` are environment variables; nothing else of the test's environment but
     PATH reaches the process. Standard output and error go to `log`. Another release
-    is run if `directory` has one. `prepare` is called in the process before it begins.
+    is run if `directory` has one.
     """
 
     def __init__(
-        self,
-        *,
-        command: list[str] | None = None,
-        directory: Path | None = None,
-        prepare: Callable[[], None] | None = None,
-        **settings: str,
+        self, command: Sequence[str] = SERVE, directory: Path | None = None, /, **settings: str
     ) -> None:
         self.settings = settings
         self.port = free_port()
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
-            command or [sys.executable, "-m", "hello", "serve"],
+            command,
             env={
                 "PATH": os.environ["PATH"],
                 "PORT": str(self.port),
@@ -271,7 +269,6 @@ class Service:
             }
             | settings,
             cwd=directory,
-            preexec_fn=prepare,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 from tests.support.promise import Operation, Violation, violations
 from tests.support.service import Service
-from tests.support.stack import COMBINATIONS, Combination, Deployment, Fault, Usage
+from tests.support.stack import COMBINATIONS, Combination, Fault, Stack, Usage
 from tests.support.workload import Today, Workload
 
 #: Shorter than usual, so that more faults fit into the time.
@@ -38,7 +38,7 @@ BEFORE = 10.0
 class Soak:
     """The test of one combination."""
 
-    def __init__(self, deployment: Deployment, combination: Combination) -> None:
+    def __init__(self, stack: Stack, combination: Combination) -> None:
         self.combination = combination
         self.checked = 0
         self.violations: list[Violation] = []
@@ -53,22 +53,22 @@ class Soak:
         #: Seconds that each GET and each PUT took while all was calm.
         self.gets: list[float] = []
         self.puts: list[float] = []
-        self._deployment = deployment
+        self._stack = stack
         self._today = Today()
         self._said = 0.0
 
     def run(self, seconds: float) -> None:
-        self._deployment.heal()
-        self._deployment.empty()
+        self._stack.heal()
+        self._stack.empty()
         end = time.monotonic() + seconds
         settings = TIMEOUTS | {"TIMEZONE": self._today.zone}
-        with self._deployment.services(self.combination, **settings) as services:
+        with self._stack.services(self.combination, **settings) as services:
             with self._workload(services) as workload:
                 workload.recover()
-                before = Usage.of(self._deployment)
+                before = Usage.of(self._stack)
                 begin = len(workload.history)
                 self._pause(workload, time.monotonic() + seconds * CALM, "calm")
-                self.usage = Usage.of(self._deployment) - before
+                self.usage = Usage.of(self._stack) - before
                 calm = workload.history[begin:]
             self.gets = _latencies(calm, "GET")
             self.puts = _latencies(calm, "PUT")
@@ -79,7 +79,7 @@ class Soak:
                 self._check(workload.history)
 
     def _workload(self, services: list[Service]) -> Workload:
-        return Workload(services, self._today, backup=self._deployment)
+        return Workload(services, self._today, backup=self._stack)
 
     def _inject(self, workload: Workload, end: float) -> None:
         """Let things happen to one or two servers at a time."""
@@ -90,9 +90,9 @@ class Soak:
                 self._pending.append(chosen.pop())
             names = ", ".join(name for name, _ in chosen)
             start = time.monotonic()
-            with ExitStack() as stack:
+            with ExitStack() as exits:
                 for _, fault in chosen:
-                    stack.enter_context(fault())
+                    exits.enter_context(fault())
                 self._pause(workload, time.monotonic() + random.uniform(0.2, 4), names)
             self._happened.append((start, time.monotonic(), names))
             self.counts.update(name for name, _ in chosen)
@@ -100,7 +100,7 @@ class Soak:
 
     def _next_fault(self) -> tuple[str, Fault]:
         if not self._pending:
-            self._pending = list(self._deployment.faults(self.combination).items())
+            self._pending = list(self._stack.faults(self.combination).items())
             random.shuffle(self._pending)
         return self._pending.pop()
 
@@ -113,7 +113,7 @@ class Soak:
             time.sleep(min(end - now, 0.2))
 
     def _check(self, history: list[Operation]) -> None:
-        found = violations(history, self._today.rows(self._deployment.stored()))
+        found = violations(history, self._today.rows(self._stack.stored()))
         # One of each key: the others tell the same.
         ones = {violation.operation.key: violation for violation in reversed(found)}
         for violation in list(ones.values())[: SHOWN - len(self.shown)]:
@@ -198,8 +198,8 @@ def main(minutes: float) -> int:
     seed = time.time_ns()
     random.seed(seed)
     print(f"{minutes:g} minutes, seed {seed}", flush=True)
-    with Deployment(replicas=1, cache=True, addresses=2) as deployment:
-        soaks = [Soak(deployment, combination) for combination in COMBINATIONS]
+    with Stack(replicas=1, cache=True, addresses=2) as stack:
+        soaks = [Soak(stack, combination) for combination in COMBINATIONS]
         for soak in soaks:
             soak.run(minutes * 60 / len(soaks))
     print("", Soak.HEAD, *soaks, "", _table(soaks), sep="\n")

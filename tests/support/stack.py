@@ -3,7 +3,7 @@
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from hello.cache.permission import SUSPENSION
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually, stopped
 from tests.support.proxy import BLACKHOLE, LATE, PASS, Proxy
-from tests.support.service import Service, migrate
+from tests.support.service import SERVE, Service, migrate
 from tests.support.valkey import Valkey
 
 Fault = Callable[[], AbstractContextManager[None]]
@@ -57,7 +57,7 @@ class Combination(NamedTuple):
 COMBINATIONS = [Combination(*used) for used in itertools.product((False, True), repeat=2)]
 
 
-class Deployment:
+class Stack:
     """A primary, and perhaps replicas and a cache, each reached by a network path of its own.
 
     The primary has so many `addresses`, each a path.
@@ -117,13 +117,13 @@ class Deployment:
     def _cache_uri(path: Proxy) -> str:
         return f"redis://127.0.0.1:{path.port}/0"
 
-    def service(self, *, command: list[str] | None = None, **settings: str) -> Service:
+    def service(self, command: Sequence[str] = SERVE, /, **settings: str) -> Service:
         """Start the service on all of it, and wait until it is ready."""
-        return Service(command=command, **(self.settings | settings)).wait_until()
+        return Service(command, **(self.settings | settings)).wait_until()
 
     @contextmanager
     def services(
-        self, combination: Combination, *, command: list[str] | None = None, **settings: str
+        self, combination: Combination, command: Sequence[str] = SERVE, /, **settings: str
     ) -> Iterator[list[Service]]:
         """Two services of two workers each, on some of it."""
         settings["WEB_CONCURRENCY"] = "2"
@@ -133,8 +133,8 @@ class Deployment:
         if combination.cache:
             uris = [self._cache_uri(path) for path in self.cache_paths]
         with (
-            self.service(command=command, **(settings | {"CACHE_URI": uris[0]})) as one,
-            self.service(command=command, **(settings | {"CACHE_URI": uris[1]})) as other,
+            self.service(command, **(settings | {"CACHE_URI": uris[0]})) as one,
+            self.service(command, **(settings | {"CACHE_URI": uris[1]})) as other,
         ):
             self._services = [one, other]
             try:
@@ -205,7 +205,7 @@ class Deployment:
             if server:
                 server.destroy()
 
-    def __enter__(self) -> "Deployment":
+    def __enter__(self) -> "Stack":
         return self
 
     def __exit__(self, *_) -> None:
@@ -389,9 +389,9 @@ def late(*paths: Proxy) -> Iterator[None]:
 @contextmanager
 def _stopped(*pids: int) -> Iterator[None]:
     """Processes have stood still, and go on as the block begins."""
-    with ExitStack() as stack:
+    with ExitStack() as exits:
         for pid in pids:
-            stack.enter_context(stopped(pid))
+            exits.enter_context(stopped(pid))
         time.sleep(STOPPED_SECONDS)
     yield
 
@@ -420,14 +420,14 @@ class Usage(NamedTuple):
     cache_hits: int
 
     @classmethod
-    def of(cls, deployment: Deployment) -> "Usage":
+    def of(cls, stack: Stack) -> "Usage":
         """All servers must be running."""
-        batches, rows = _counted(deployment.primary, "PREPARE find%")
-        fences, _ = _counted(deployment.primary, "%pg_current_wal_flush_lsn()%")
-        replica_batches = sum(_counted(r, "PREPARE find%")[0] for r in deployment.replicas)
+        batches, rows = _counted(stack.primary, "PREPARE find%")
+        fences, _ = _counted(stack.primary, "%pg_current_wal_flush_lsn()%")
+        replica_batches = sum(_counted(r, "PREPARE find%")[0] for r in stack.replicas)
         hits = 0
-        if deployment.cache:
-            with deployment.cache.client as client:
+        if stack.cache:
+            with stack.cache.client as client:
                 hits = client.info("stats")["keyspace_hits"]
         return cls(rows, batches, fences, replica_batches, hits)
 

@@ -7,7 +7,7 @@ from tests.support.postgres import Cluster
 from tests.support.processes import eventually
 from tests.support.proxy import Proxy
 from tests.support.service import migrate
-from tests.support.stack import Deployment
+from tests.support.stack import Stack
 
 _numbers = count(1)
 
@@ -72,14 +72,14 @@ def proxy(shared_cluster: Cluster) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module")
-def shared_deployment() -> Iterator[Deployment]:
-    with Deployment(replicas=1, cache=True) as deployment:
-        yield deployment
+def shared_stack() -> Iterator[Stack]:
+    with Stack(replicas=1, cache=True) as stack:
+        yield stack
 
 
 @pytest.fixture
-def deployment(shared_deployment: Deployment) -> Deployment:
+def stack(shared_stack: Stack) -> Stack:
     """A primary, a replica and a cache, all well and empty; a test may stop any of them."""
-    shared_deployment.heal()
-    shared_deployment.empty()
-    return shared_deployment
+    shared_stack.heal()
+    shared_stack.empty()
+    return shared_stack

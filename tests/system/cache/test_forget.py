@@ -17,7 +17,7 @@ from tests.support.processes import eventually, stopped
 from tests.support.promise import violations
 from tests.support.proxy import BLACKHOLE, REFUSE, Proxy
 from tests.support.service import Client, Service, forget, migrate
-from tests.support.stack import DATABASE, Combination, Deployment
+from tests.support.stack import DATABASE, Combination, Stack
 from tests.support.workload import Today, Workload
 
 EVERYTHING = Combination(replica=True, cache=True)
@@ -29,12 +29,12 @@ SECRET = "s3cret"
 @contextmanager
 def workers(*services: Service) -> Iterator[list[Client]]:
     """A connection to each worker of each service."""
-    with ExitStack() as stack:
+    with ExitStack() as exits:
         clients = []
         for service in services:
             for worker in service.workers:
                 others = [pid for pid in service.workers if pid != worker]
-                client = stack.enter_context(service.client())
+                client = exits.enter_context(service.client())
                 with ExitStack() as accept_nothing:
                     for pid in others:
                         accept_nothing.enter_context(stopped(pid))
@@ -45,9 +45,9 @@ def workers(*services: Service) -> Iterator[list[Client]]:
 
 
 @contextmanager
-def everywhere(deployment: Deployment) -> Iterator[list[Client]]:
+def everywhere(stack: Stack) -> Iterator[list[Client]]:
     """A connection to each of two workers of two services."""
-    with deployment.services(EVERYTHING) as services, workers(*services) as clients:
+    with stack.services(EVERYTHING) as services, workers(*services) as clients:
         yield clients
 
 
@@ -55,19 +55,19 @@ def statuses(clients: list[Client], username: str = "alice") -> set[int]:
     return {client.get(username).status for client in clients}
 
 
-def cached(deployment: Deployment, username: str = "alice") -> bool:
+def cached(stack: Stack, username: str = "alice") -> bool:
     """Whether the cache holds a value of a user, or a lease."""
-    with deployment.cache.client as client:
+    with stack.cache.client as client:
         return bool(client.keys(f"*:{username}"))
 
 
-def become_cached(deployment: Deployment, clients: list[Client], username: str = "alice") -> None:
+def become_cached(stack: Stack, clients: list[Client], username: str = "alice") -> None:
     """Wait until every worker shows a user, and the cache holds a value."""
-    eventually(lambda: statuses(clients, username) == {200} and cached(deployment, username))
+    eventually(lambda: statuses(clients, username) == {200} and cached(stack, username))
 
 
-def exists(deployment: Deployment, username: str = "alice") -> bool:
-    return username in deployment.stored()
+def exists(stack: Stack, username: str = "alice") -> bool:
+    return username in stack.stored()
 
 
 def said(done: subprocess.CompletedProcess) -> tuple[int, str, str]:
@@ -86,80 +86,80 @@ NO_SUCH_USER = (1, "no such user", "")
 # What others see.
 
 
-def test_a_user_is_forgotten_by_every_worker_at_once(deployment: Deployment) -> None:
-    with everywhere(deployment) as clients:
+def test_a_user_is_forgotten_by_every_worker_at_once(stack: Stack) -> None:
+    with everywhere(stack) as clients:
         for born in ("1990-05-17", "1990-05-18", "1990-05-17"):
             assert clients[0].put("alice", born).status == 204
             assert clients[1].put("bob", born).status == 204
-            become_cached(deployment, clients)
-            assert said(forget("alice", **deployment.settings)) == ERASED
-            assert not cached(deployment)
+            become_cached(stack, clients)
+            assert said(forget("alice", **stack.settings)) == ERASED
+            assert not cached(stack)
             assert statuses(clients) == {404}
             assert statuses(clients, "bob") == {200}
-            assert not exists(deployment)
-            assert said(forget("alice", **deployment.settings)) == NO_SUCH_USER
+            assert not exists(stack)
+            assert said(forget("alice", **stack.settings)) == NO_SUCH_USER
 
 
-def test_a_user_who_is_removed_otherwise_is_still_shown(deployment: Deployment) -> None:
-    with everywhere(deployment) as clients:
+def test_a_user_who_is_removed_otherwise_is_still_shown(stack: Stack) -> None:
+    with everywhere(stack) as clients:
         assert clients[0].put("alice", "1990-05-17").status == 204
-        become_cached(deployment, clients)
-        deployment.primary.query("DELETE FROM users", DATABASE)
+        become_cached(stack, clients)
+        stack.primary.query("DELETE FROM users", DATABASE)
         assert statuses(clients) == {200}
         # That is mended as well.
-        assert said(forget("alice", **deployment.settings)) == NO_SUCH_USER
+        assert said(forget("alice", **stack.settings)) == NO_SUCH_USER
         assert statuses(clients) == {404}
 
 
-def test_a_user_is_forgotten_who_is_still_in_a_replica(deployment: Deployment) -> None:
-    with everywhere(deployment) as clients:
+def test_a_user_is_forgotten_who_is_still_in_a_replica(stack: Stack) -> None:
+    with everywhere(stack) as clients:
         assert clients[0].put("alice", "1990-05-17").status == 204
-        become_cached(deployment, clients)
-        deployment.catch_up(deployment.replica)
-        with deployment.replica_paused():
-            assert said(forget("alice", **deployment.settings)) == ERASED
-            assert deployment.replica.query("SELECT count(*) FROM users", DATABASE) == [(1,)]
+        become_cached(stack, clients)
+        stack.catch_up(stack.replica)
+        with stack.replica_paused():
+            assert said(forget("alice", **stack.settings)) == ERASED
+            assert stack.replica.query("SELECT count(*) FROM users", DATABASE) == [(1,)]
             assert statuses(clients) == {404}
 
 
 @pytest.fixture(params=[BLACKHOLE, REFUSE])
-def cut_off(request: pytest.FixtureRequest, deployment: Deployment) -> Iterator[dict[str, str]]:
+def cut_off(request: pytest.FixtureRequest, stack: Stack) -> Iterator[dict[str, str]]:
     """The settings of who cannot reach the cache, which everybody else uses."""
-    with Proxy(deployment.cache.port) as path:
+    with Proxy(stack.cache.port) as path:
         path.mode = request.param
-        yield deployment.settings | {"CACHE_URI": f"redis://:{SECRET}@127.0.0.1:{path.port}/0"}
+        yield stack.settings | {"CACHE_URI": f"redis://:{SECRET}@127.0.0.1:{path.port}/0"}
 
 
 def test_a_user_is_forgotten_though_the_cache_cannot_be_told(
-    deployment: Deployment, cut_off: dict[str, str]
+    stack: Stack, cut_off: dict[str, str]
 ) -> None:
-    with everywhere(deployment) as clients:
+    with everywhere(stack) as clients:
         assert clients[0].put("alice", "1990-05-17").status == 204
-        become_cached(deployment, clients)
+        become_cached(stack, clients)
         start = time.monotonic()
         assert said(forget("alice", **cut_off)) == ERASED
         # Those who had permission to read from the cache were waited for.
         assert time.monotonic() - start >= TERM
-        assert cached(deployment)
+        assert cached(stack)
         assert statuses(clients) == {404}
         # When the cache is used again, it is without what it held.
         clients[0].put("bob", "1990-05-17")
 
         def used_again() -> bool:
             assert statuses(clients) == {404}
-            return statuses(clients, "bob") == {200} and cached(deployment, "bob")
+            return statuses(clients, "bob") == {200} and cached(stack, "bob")
 
         eventually(used_again, within=20)
         assert statuses(clients) == {404}
 
 
-def test_erasures_beside_writes_end_in_one_of_the_two_orders(deployment: Deployment) -> None:
+def test_erasures_beside_writes_end_in_one_of_the_two_orders(stack: Stack) -> None:
     today = Today()
-    with deployment.services(EVERYTHING, TIMEZONE=today.zone) as services:
+    with stack.services(EVERYTHING, TIMEZONE=today.zone) as services:
         crowd = {"writers": 1, "sharing": 4, "readers": 4, "forgetters": 3}
         with Workload(services, today, **crowd) as workload:
             workload.proceed(5_000)
-        found = violations(workload.history, today.rows(deployment.stored()))
+        found = violations(workload.history, today.rows(stack.stored()))
     assert found == []
     erased = [o for o in workload.history if o.method == "FORGET" and o.status == 204]
     puts = [o for o in workload.history if o.method == "PUT" and o.status == 204]
@@ -170,29 +170,29 @@ def test_erasures_beside_writes_end_in_one_of_the_two_orders(deployment: Deploym
 # What it says if it is not certain.
 
 
-def test_nothing_is_erased_while_the_database_is_away(deployment: Deployment) -> None:
-    deployment.primary.query("INSERT INTO users VALUES ('alice', '1990-05-17', 1, now(), now())")
-    deployment.primary_path.mode = REFUSE
-    code, out, error = said(forget("alice", **deployment.settings))
+def test_nothing_is_erased_while_the_database_is_away(stack: Stack) -> None:
+    stack.primary.query("INSERT INTO users VALUES ('alice', '1990-05-17', 1, now(), now())")
+    stack.primary_path.mode = REFUSE
+    code, out, error = said(forget("alice", **stack.settings))
     assert (code, out) == (3, "")
     assert error.startswith("hello: nothing was erased: ")
-    deployment.heal()
-    assert exists(deployment)
+    stack.heal()
+    assert exists(stack)
 
 
-def test_an_erasure_that_does_not_end_is_not_known(deployment: Deployment) -> None:
-    settings = deployment.settings | {"STATEMENT_TIMEOUT": "0.3"}
-    deployment.primary.query("INSERT INTO users VALUES ('alice', '1990-05-17', 1, now(), now())")
-    with deployment.primary.holding("SELECT FROM users FOR UPDATE", DATABASE):
+def test_an_erasure_that_does_not_end_is_not_known(stack: Stack) -> None:
+    settings = stack.settings | {"STATEMENT_TIMEOUT": "0.3"}
+    stack.primary.query("INSERT INTO users VALUES ('alice', '1990-05-17', 1, now(), now())")
+    with stack.primary.holding("SELECT FROM users FOR UPDATE", DATABASE):
         code, out, error = said(forget("alice", **settings))
     assert (code, out) == (3, "")
     assert error.startswith("hello: it is not known whether it is erased, so run this again: ")
     assert said(forget("alice", **settings)) == ERASED
-    assert not exists(deployment)
+    assert not exists(stack)
 
 
-def test_an_erasure_that_arrives_late_erases_nobody(deployment: Deployment) -> None:
-    primary, path = deployment.primary, deployment.primary_path
+def test_an_erasure_that_arrives_late_erases_nobody(stack: Stack) -> None:
+    primary, path = stack.primary, stack.primary_path
     gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'EXECUTE forget%')"
     add = "INSERT INTO users VALUES ('alice', '1990-05-17', 1, now(), now())"
     route = PostgreSQL(
@@ -209,11 +209,11 @@ def test_an_erasure_that_arrives_late_erases_nobody(deployment: Deployment) -> N
     primary.query(add)
     network_recovers.set()
     eventually(lambda: primary.query(gone)[0][0])
-    assert exists(deployment)
+    assert exists(stack)
 
 
-def test_a_user_whose_erasure_was_repeated_was_there(deployment: Deployment) -> None:
-    primary, path = deployment.primary, deployment.primary_path
+def test_a_user_whose_erasure_was_repeated_was_there(stack: Stack) -> None:
+    primary, path = stack.primary, stack.primary_path
     primary.query("INSERT INTO users VALUES ('alice', '1990-05-17', 1, now(), now())")
     waits = (
         "SELECT EXISTS (SELECT FROM pg_stat_activity"
@@ -221,42 +221,40 @@ def test_a_user_whose_erasure_was_repeated_was_there(deployment: Deployment) -> 
     )
     with ThreadPoolExecutor(1) as pool:
         with primary.holding("SELECT FROM users FOR UPDATE", DATABASE):
-            erasing = pool.submit(forget, "alice", **deployment.settings)
+            erasing = pool.submit(forget, "alice", **stack.settings)
             eventually(lambda: primary.query(waits)[0][0])
             answers = path.hold()
-        eventually(lambda: not exists(deployment))
+        eventually(lambda: not exists(stack))
         path.reset()
         answers.set()
         assert said(erasing.result()) != NO_SUCH_USER
 
 
-def test_a_user_may_be_erased_and_still_be_cached(
-    deployment: Deployment, cut_off: dict[str, str]
-) -> None:
+def test_a_user_may_be_erased_and_still_be_cached(stack: Stack, cut_off: dict[str, str]) -> None:
     cut_off = cut_off | {"STATEMENT_TIMEOUT": "0.5"}
-    with everywhere(deployment) as clients:
+    with everywhere(stack) as clients:
         assert clients[0].put("alice", "1990-05-17").status == 204
-        become_cached(deployment, clients)
+        become_cached(stack, clients)
         # Nobody can suspend the cache.
-        with deployment.primary.holding("SELECT FROM cache_use FOR UPDATE", DATABASE):
+        with stack.primary.holding("SELECT FROM cache_use FOR UPDATE", DATABASE):
             code, out, error = said(forget("alice", **cut_off))
             assert (code, out) == (3, "")
             assert error.startswith(
                 "hello: it is erased from the database, and may still be shown from the cache,"
                 " so run this again: "
             )
-            assert not exists(deployment)
+            assert not exists(stack)
             assert statuses(clients) == {200}
         assert said(forget("alice", **cut_off)) == NO_SUCH_USER
         assert statuses(clients) == {404}
 
 
-def test_a_role_that_may_not_delete_serves_and_does_not_erase(deployment: Deployment) -> None:
-    primary = deployment.primary
+def test_a_role_that_may_not_delete_serves_and_does_not_erase(stack: Stack) -> None:
+    primary = stack.primary
     role = primary.create_role(SECRET, DATABASE)
-    port = deployment.primary_path.port
+    port = stack.primary_path.port
     uri = primary.uri(DATABASE, port, role=role, password=SECRET)
-    settings = deployment.settings | {"DB_URI": uri}
+    settings = stack.settings | {"DB_URI": uri}
     with (
         Service(**settings, WEB_CONCURRENCY="2").wait_until() as service,
         workers(service) as clients,
@@ -273,9 +271,9 @@ def test_a_role_that_may_not_delete_serves_and_does_not_erase(deployment: Deploy
 
 
 def test_a_role_that_may_not_suspend_the_cache_erases_nobody(
-    deployment: Deployment, cut_off: dict[str, str]
+    stack: Stack, cut_off: dict[str, str]
 ) -> None:
-    primary = deployment.primary
+    primary = stack.primary
     role = primary.create_role(SECRET, DATABASE)
     primary.query(f"GRANT DELETE ON users TO {role}", DATABASE)
     primary.query(f"REVOKE UPDATE ON cache_use FROM {role}", DATABASE)
@@ -283,9 +281,9 @@ def test_a_role_that_may_not_suspend_the_cache_erases_nobody(
     primary.query("INSERT INTO users VALUES ('alice', '1990-05-17', 1, now(), now())")
     refused = "hello: nothing was erased: the role may not update the table cache_use"
     # A cache that is there may be another one than was used last.
-    for settings in (cut_off, deployment.settings):
+    for settings in (cut_off, stack.settings):
         assert said(forget("alice", **(settings | mine))) == (3, "", refused)
-        assert exists(deployment)
+        assert exists(stack)
 
 
 def test_an_old_schema(shared_cluster: Cluster, empty_database: str) -> None:

@@ -16,8 +16,7 @@ from hello.errors import DatabaseUnavailable
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually
 from tests.support.service import LANES, PATIENT, Answer, Client, Service, day, load, migrate, put
-
-WRITERS = 16
+from tests.support.writes import WRITERS, Writes, stored
 
 
 @pytest.fixture
@@ -25,44 +24,6 @@ def migrated_cluster(cluster: Cluster) -> Cluster:
     done = migrate(cluster.uri())
     assert done.returncode == 0, done.stderr
     return cluster
-
-
-class Writes:
-    """A load of clients that each store growing dates for a user of their own."""
-
-    def __init__(self) -> None:
-        self.sent = dict.fromkeys(range(WRITERS), 0)
-        self.acknowledged = dict.fromkeys(range(WRITERS), 0)
-        self.statuses: list[int] = []
-
-    def __call__(self, client: Client, number: int) -> None:
-        self.sent[number] += 1
-        answer = client.put(f"user-{number}", day(self.sent[number]))
-        if answer.status == 204:
-            self.acknowledged[number] = self.sent[number]
-        self.statuses.append(answer.status)
-
-    def go_on(self) -> None:
-        """Wait until every client's writes are acknowledged again."""
-        before = dict(self.acknowledged)
-        eventually(
-            lambda: all(self.acknowledged[number] > before[number] + 3 for number in before),
-            within=30,
-        )
-
-    def lost(self, stored: dict[str, str]) -> list[str]:
-        """The users whose stored date is none that an acknowledgement leaves possible."""
-        return [
-            f"user-{number}"
-            for number in range(WRITERS)
-            if not day(self.acknowledged[number])
-            <= stored.get(f"user-{number}", "")
-            <= day(self.sent[number])
-        ]
-
-
-def _stored(cluster: Cluster) -> dict[str, str]:
-    return dict(cluster.query("SELECT username, date_of_birth::text FROM users"))
 
 
 def test_lost_writes_are_found() -> None:
@@ -106,7 +67,7 @@ def test_what_was_acknowledged_survives(
             eventually(lambda: 503 in writes.statuses)
         # What came back, before a later write could hide that one was lost.
         migrated_cluster.start()
-        assert writes.lost(_stored(migrated_cluster)) == []
+        assert writes.lost(stored(migrated_cluster)) == []
 
         with load(service, WRITERS, writes):
             for _ in range(2):
@@ -116,7 +77,7 @@ def test_what_was_acknowledged_survives(
             writes.go_on()
         assert service.workers == workers
     assert set(writes.statuses) == {204, 503}
-    assert writes.lost(_stored(migrated_cluster)) == []
+    assert writes.lost(stored(migrated_cluster)) == []
 
 
 def test_nobody_is_answered_before_the_commit(migrated_cluster: Cluster) -> None:
@@ -141,7 +102,7 @@ def test_nobody_is_answered_before_the_commit(migrated_cluster: Cluster) -> None
         migrated_cluster.query("ALTER SYSTEM RESET synchronous_standby_names")
         migrated_cluster.query("SELECT pg_reload_conf()")
         eventually(lambda: client.put("bob", "1990-05-18").status == 204)
-    assert _stored(migrated_cluster)["bob"] == "1990-05-18"
+    assert stored(migrated_cluster)["bob"] == "1990-05-18"
 
 
 @contextmanager
@@ -262,12 +223,12 @@ def test_a_date_that_is_stored_already_is_acknowledged_when_a_standby_has_it(
         # Its session is ended while it waits, and the date is seen: the statement is repeated.
         first = eventually(lambda: waiting_for_a_standby(migrated_cluster))
         migrated_cluster.query(f"SELECT pg_terminate_backend({first})")
-        eventually(lambda: _stored(migrated_cluster) == {"alice": "1990-05-18"})
+        eventually(lambda: stored(migrated_cluster) == {"alice": "1990-05-18"})
         eventually(lambda: waiting_for_a_standby(migrated_cluster) not in (None, first))
         assert not client.answered
         standby.start()
         assert client.receive().status == 204
-        assert _stored(standby) == {"alice": "1990-05-18"}
+        assert stored(standby) == {"alice": "1990-05-18"}
         # Nobody waits but for what was stored while the standby was away.
         assert client.put("alice", "1990-05-18").status == 204
 
@@ -286,13 +247,13 @@ def test_a_user_is_forgotten_when_a_standby_has_forgotten_him(
         migrated_cluster.query(f"SELECT pg_cancel_backend({pid})")
         with pytest.raises(DatabaseUnavailable, match="a standby may lack it"):
             erased.result()
-        assert _stored(migrated_cluster) == {}
+        assert stored(migrated_cluster) == {}
         repeated = pool.submit(second.forget, ["alice"], deadline)
         eventually(lambda: repeated.done() or waiting_for_a_standby(migrated_cluster))
         assert not repeated.done()
         standby.start()
         assert repeated.result() == {}
-    assert _stored(standby) == {}
+    assert stored(standby) == {}
     first.close()
     second.close()
 

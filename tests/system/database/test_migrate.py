@@ -21,7 +21,7 @@ from tests.support.processes import eventually, free_port
 from tests.support.proxy import BLACKHOLE, PASS, REFUSE
 from tests.support.service import Service
 from tests.support.service import migrate as run_migrate
-from tests.support.stack import DATABASE, Deployment
+from tests.support.stack import DATABASE, Stack
 
 APPLIED = "".join(f"applied: {name}\n" for name in schema.NAMES)
 REVERTED = "".join(f"reverted: {name}\n" for name in reversed(schema.NAMES))
@@ -351,18 +351,18 @@ def test_no_server(shared_cluster: Cluster, database: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def deployment() -> Iterator[Deployment]:
-    with Deployment(replicas=1) as deployment:
-        yield deployment
+def stack() -> Iterator[Stack]:
+    with Stack(replicas=1) as stack:
+        yield stack
 
 
 @pytest.mark.parametrize("outage", [REFUSE, BLACKHOLE])
 def test_a_replica_says_that_nothing_is_to_do_while_the_primary_is_away(
-    deployment: Deployment, outage: str
+    stack: Stack, outage: str
 ) -> None:
-    settings = dict(deployment.settings)
+    settings = dict(stack.settings)
     uri = settings.pop("DB_URI")
-    deployment.primary_path.mode = outage
+    stack.primary_path.mode = outage
     start = time.monotonic()
     for options in ([], ["--check"]):
         done = migrate(uri, *options, **settings)
@@ -374,23 +374,23 @@ def test_a_replica_says_that_nothing_is_to_do_while_the_primary_is_away(
     assert _failed(migrate(uri, "--down", "--yes", **settings))
     assert _failed(migrate(uri))
     assert migrate(uri, "--check").returncode == 3
-    deployment.primary_path.mode = PASS
+    stack.primary_path.mode = PASS
 
 
-def test_a_replica_that_lacks_a_script_says_nothing(deployment: Deployment) -> None:
-    nowhere = deployment.primary.uri("empty", port=free_port())
-    deployment.primary.query("CREATE DATABASE empty")
-    deployment.catch_up(deployment.replica)
-    replica = deployment.replica.uri("empty")
+def test_a_replica_that_lacks_a_script_says_nothing(stack: Stack) -> None:
+    nowhere = stack.primary.uri("empty", port=free_port())
+    stack.primary.query("CREATE DATABASE empty")
+    stack.catch_up(stack.replica)
+    replica = stack.replica.uri("empty")
     assert _failed(migrate(nowhere, DB_READ_URI=replica))
     assert migrate(nowhere, "--check", DB_READ_URI=replica).returncode == 3
 
 
-def test_a_primary_that_refuses_is_not_away(deployment: Deployment) -> None:
+def test_a_primary_that_refuses_is_not_away(stack: Stack) -> None:
     # Or a rollout with a wrong password would go on.
-    role = deployment.primary.create_role("right", DATABASE)
-    uri = deployment.primary.uri(DATABASE, role=role, password="wrong")
-    done = migrate(uri, DB_READ_URI=deployment.replica.uri(DATABASE))
+    role = stack.primary.create_role("right", DATABASE)
+    uri = stack.primary.uri(DATABASE, role=role, password="wrong")
+    done = migrate(uri, DB_READ_URI=stack.replica.uri(DATABASE))
     assert _failed(done)
     assert "password authentication failed" in done.stderr
 

@@ -12,7 +12,7 @@ from tests.support.postgres import Cluster
 from tests.support.processes import eventually
 from tests.support.proxy import PASS, REFUSE
 from tests.support.service import Client, Crowd, Service, get, migrate
-from tests.support.stack import DATABASE, Deployment, batches, blackholed
+from tests.support.stack import DATABASE, Stack, batches, blackholed
 from tests.support.workload import says
 
 OLD, NEW, NEWER = "1990-05-17", "1991-06-18", "1992-07-19"
@@ -20,9 +20,9 @@ WARNING = '110 - "Response is Stale"'
 
 
 @pytest.fixture
-def service(deployment: Deployment) -> Iterator[Service]:
+def service(stack: Stack) -> Iterator[Service]:
     """The service on the primary and the replica, without the cache."""
-    with deployment.service(CACHE_URI="") as service:
+    with stack.service(CACHE_URI="") as service:
         yield service
 
 
@@ -33,10 +33,10 @@ def client(service: Service) -> Iterator[Client]:
 
 
 @pytest.fixture
-def own() -> Iterator[Deployment]:
+def own() -> Iterator[Stack]:
     """A primary and a replica that a test may promote or rebuild."""
-    with Deployment(replicas=1) as deployment:
-        yield deployment
+    with Stack(replicas=1) as stack:
+        yield stack
 
 
 def shows(client: Client, name: str, born: str | None) -> bool:
@@ -60,74 +60,70 @@ def reads(client: Client, cluster: Cluster) -> bool:
 # The fence
 
 
-def test_a_replica_that_has_caught_up_serves_the_reads(
-    deployment: Deployment, client: Client
-) -> None:
+def test_a_replica_that_has_caught_up_serves_the_reads(stack: Stack, client: Client) -> None:
     assert client.put("alice", OLD).status == 204
-    deployment.catch_up(deployment.replica)
-    before = batches(deployment.primary), batches(deployment.replica)
+    stack.catch_up(stack.replica)
+    before = batches(stack.primary), batches(stack.replica)
     for _ in range(10):
         assert shows(client, "alice", OLD)
         assert shows(client, "bob", None)
-    by_primary = batches(deployment.primary) - before[0]
-    by_replica = batches(deployment.replica) - before[1]
+    by_primary = batches(stack.primary) - before[0]
+    by_replica = batches(stack.replica) - before[1]
     # Each that the replica could not serve within its 5 ms is served by the primary.
     assert by_replica > by_primary
 
 
-def test_no_read_after_a_write_sees_the_past(deployment: Deployment, service: Service) -> None:
+def test_no_read_after_a_write_sees_the_past(stack: Stack, service: Service) -> None:
     with (
-        deployment.service(CACHE_URI="") as other,
+        stack.service(CACHE_URI="") as other,
         service.client() as writer,
         other.client() as reader,
     ):
-        before = batches(deployment.replica)
+        before = batches(stack.replica)
         for n in range(200):
             date = f"1990-{n % 12 + 1:02}-{n % 28 + 1:02}"
             assert writer.put("alice", date).status == 204
             assert shows(reader, "alice", date)
-        assert batches(deployment.replica) > before
+        assert batches(stack.replica) > before
 
 
-def test_while_replay_is_paused_the_primary_serves(deployment: Deployment, client: Client) -> None:
+def test_while_replay_is_paused_the_primary_serves(stack: Stack, client: Client) -> None:
     client.put("alice", OLD)
-    with deployment.replica_paused():
+    with stack.replica_paused():
         for n in range(20):
             date = f"1991-{n % 12 + 1:02}-{n % 28 + 1:02}"
             assert client.put("alice", date).status == 204
             assert client.put(f"user-{n}", NEW).status == 204
             assert shows(client, "alice", date)
             assert shows(client, f"user-{n}", NEW)
-        rows = deployment.replica.query("SELECT date_of_birth::text FROM users", DATABASE)
+        rows = stack.replica.query("SELECT date_of_birth::text FROM users", DATABASE)
         assert rows in ([], [(OLD,)])
-    eventually(lambda: not reads(client, deployment.primary))
+    eventually(lambda: not reads(client, stack.primary))
     assert shows(client, "alice", date)
 
 
-def test_a_log_that_was_switched_does_not_look_like_a_lag(
-    deployment: Deployment, client: Client
-) -> None:
+def test_a_log_that_was_switched_does_not_look_like_a_lag(stack: Stack, client: Client) -> None:
     client.put("alice", OLD)
-    deployment.primary.query("SELECT pg_switch_wal()")
-    deployment.primary.query("CHECKPOINT")
-    deployment.catch_up(deployment.replica)
-    eventually(lambda: not reads(client, deployment.primary))
+    stack.primary.query("SELECT pg_switch_wal()")
+    stack.primary.query("CHECKPOINT")
+    stack.catch_up(stack.replica)
+    eventually(lambda: not reads(client, stack.primary))
 
 
-def test_roles_that_may_not_see_the_system_identifier(deployment: Deployment) -> None:
-    primary = deployment.primary
+def test_roles_that_may_not_see_the_system_identifier(stack: Stack) -> None:
+    primary = stack.primary
     primary.query("DROP ROLE IF EXISTS restricted")
     primary.query("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", DATABASE)
     try:
         primary.query("CREATE ROLE restricted LOGIN")
         primary.query("GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO restricted")
-        deployment.catch_up(deployment.replica)
+        stack.catch_up(stack.replica)
         settings = {
             "DB_URI": primary.uri(DATABASE, role="restricted"),
-            "DB_READ_URI": deployment.replica.uri(DATABASE, role="restricted"),
+            "DB_READ_URI": stack.replica.uri(DATABASE, role="restricted"),
             "CACHE_URI": "",
         }
-        with deployment.service(**settings) as service, service.client() as client:
+        with stack.service(**settings) as service, service.client() as client:
             assert client.put("alice", OLD).status == 204
             eventually(lambda: not reads(client, primary))
     finally:
@@ -137,40 +133,40 @@ def test_roles_that_may_not_see_the_system_identifier(deployment: Deployment) ->
 # A replica that fails
 
 
-def test_a_replica_that_is_killed_and_restarted(deployment: Deployment, client: Client) -> None:
+def test_a_replica_that_is_killed_and_restarted(stack: Stack, client: Client) -> None:
     client.put("alice", OLD)
-    eventually(lambda: not reads(client, deployment.primary))
-    with deployment.replica_killed():
+    eventually(lambda: not reads(client, stack.primary))
+    with stack.replica_killed():
         for n in range(1, 20):
             assert client.put("alice", f"1991-06-{n:02}").status == 204
             assert shows(client, "alice", f"1991-06-{n:02}")
         assert client.request("GET", "/health/ready").status == 200
-    eventually(lambda: not reads(client, deployment.primary))
+    eventually(lambda: not reads(client, stack.primary))
     assert shows(client, "alice", "1991-06-19")
 
 
-def test_a_replica_whose_network_is_cut(deployment: Deployment, client: Client) -> None:
+def test_a_replica_whose_network_is_cut(stack: Stack, client: Client) -> None:
     client.put("alice", OLD)
-    eventually(lambda: not reads(client, deployment.primary))
-    deployment.replica_path.mode = REFUSE
-    deployment.replica_path.reset()
+    eventually(lambda: not reads(client, stack.primary))
+    stack.replica_path.mode = REFUSE
+    stack.replica_path.reset()
     for n in range(1, 20):
         assert client.put("alice", f"1991-06-{n:02}").status == 204
         assert shows(client, "alice", f"1991-06-{n:02}")
-    deployment.replica_path.mode = PASS
-    eventually(lambda: not reads(client, deployment.primary))
+    stack.replica_path.mode = PASS
+    eventually(lambda: not reads(client, stack.primary))
 
 
-def test_a_replica_that_does_not_answer(deployment: Deployment) -> None:
+def test_a_replica_that_does_not_answer(stack: Stack) -> None:
     timeout = 4.0
     with (
-        deployment.service(CACHE_URI="", STATEMENT_TIMEOUT=str(timeout)) as service,
+        stack.service(CACHE_URI="", STATEMENT_TIMEOUT=str(timeout)) as service,
         service.client() as client,
     ):
         client.put("alice", OLD)
-        eventually(lambda: not reads(client, deployment.primary))
+        eventually(lambda: not reads(client, stack.primary))
         slowest = 0.0
-        with deployment.replica_blackholed():
+        with stack.replica_blackholed():
             for n in range(1, 20):
                 assert client.put("alice", f"1991-06-{n:02}").status == 204
                 start = time.monotonic()
@@ -179,10 +175,10 @@ def test_a_replica_that_does_not_answer(deployment: Deployment) -> None:
             assert client.request("GET", "/health/ready").status == 200
         # The primary is there: nobody waits for a replica until its statement times out.
         assert slowest < timeout / 2
-        eventually(lambda: not reads(client, deployment.primary))
+        eventually(lambda: not reads(client, stack.primary))
 
 
-def test_a_replica_that_is_promoted(own: Deployment) -> None:
+def test_a_replica_that_is_promoted(own: Stack) -> None:
     with own.service() as service, service.client() as client:
         client.put("alice", OLD)
         eventually(lambda: not reads(client, own.primary))
@@ -194,7 +190,7 @@ def test_a_replica_that_is_promoted(own: Deployment) -> None:
             assert shows(client, "alice", NEW)
 
 
-def test_a_replica_that_becomes_the_primary(own: Deployment) -> None:
+def test_a_replica_that_becomes_the_primary(own: Stack) -> None:
     uri = own.primary.uri(DATABASE).replace(
         f":{own.primary.port}", f":{own.primary.port},127.0.0.1:{own.replica.port}"
     )
@@ -209,7 +205,7 @@ def test_a_replica_that_becomes_the_primary(own: Deployment) -> None:
     assert own.replica.query("SELECT date_of_birth::text FROM users", DATABASE) == [(NEW,)]
 
 
-def test_a_primary_that_goes_on_after_a_failover_is_not_believed(own: Deployment) -> None:
+def test_a_primary_that_goes_on_after_a_failover_is_not_believed(own: Stack) -> None:
     ports = f":{own.primary.port},127.0.0.1:{own.replica.port}"
     settings = {
         "DB_URI": own.primary.uri(DATABASE).replace(f":{own.primary.port}", ports),
@@ -241,7 +237,7 @@ def test_a_primary_that_goes_on_after_a_failover_is_not_believed(own: Deployment
         assert shows(client, "alice", NEWER)
 
 
-def test_a_replica_that_is_rebuilt(own: Deployment) -> None:
+def test_a_replica_that_is_rebuilt(own: Stack) -> None:
     with own.service() as service, service.client() as client:
         client.put("alice", OLD)
         own.replica.promote()
@@ -255,13 +251,13 @@ def test_a_replica_that_is_rebuilt(own: Deployment) -> None:
         assert shows(client, "alice", NEW)
 
 
-def test_a_replica_of_another_primary_is_not_used(own: Deployment, deployment: Deployment) -> None:
+def test_a_replica_of_another_primary_is_not_used(own: Stack, stack: Stack) -> None:
     # It has replayed more than the primary has ever written, and holds another date.
     own.primary.query(f"INSERT INTO users VALUES ('alice', '{OLD}', 1, now(), now())", DATABASE)
     _write_log(own.primary, megabytes=100)
     own.catch_up(own.replica)
     uri = own.replica.uri(DATABASE)
-    with deployment.service(DB_READ_URI=uri, CACHE_URI="") as service, service.client() as client:
+    with stack.service(DB_READ_URI=uri, CACHE_URI="") as service, service.client() as client:
         assert client.put("alice", NEW).status == 204
         for _ in range(10):
             assert shows(client, "alice", NEW)
@@ -271,7 +267,7 @@ def test_a_replica_of_another_primary_is_not_used(own: Deployment, deployment: D
 def test_a_replica_that_a_failover_left_behind_is_not_used() -> None:
     # Two replicas; the one that had received less is promoted. The other has replayed, of a
     # history that is no more, further than the new primary has come.
-    with Deployment(replicas=2) as own:
+    with Stack(replicas=2) as own:
         ahead, promoted = own.replicas
         own.primary.query(f"INSERT INTO users VALUES ('alice', '{OLD}', 1, now(), now())", DATABASE)
         own.catch_up(promoted)
@@ -287,23 +283,23 @@ def test_a_replica_that_a_failover_left_behind_is_not_used() -> None:
                 assert shows(client, "alice", NEW)
 
 
-def test_a_read_uri_that_names_the_primary(deployment: Deployment) -> None:
-    uri = deployment.primary.uri(DATABASE)
-    with deployment.service(DB_READ_URI=uri, CACHE_URI="") as service, service.client() as client:
+def test_a_read_uri_that_names_the_primary(stack: Stack) -> None:
+    uri = stack.primary.uri(DATABASE)
+    with stack.service(DB_READ_URI=uri, CACHE_URI="") as service, service.client() as client:
         assert client.put("alice", OLD).status == 204
         assert shows(client, "alice", OLD)
-        assert reads(client, deployment.primary)
+        assert reads(client, stack.primary)
 
 
-def test_a_replica_that_lacks_the_schema(deployment: Deployment) -> None:
-    primary, replica = deployment.primary, deployment.replica
+def test_a_replica_that_lacks_the_schema(stack: Stack) -> None:
+    primary, replica = stack.primary, stack.replica
     primary.query("DROP DATABASE IF EXISTS later WITH (FORCE)")
     primary.query("CREATE DATABASE later")
-    deployment.catch_up(replica)
-    with deployment.replica_paused():
+    stack.catch_up(replica)
+    with stack.replica_paused():
         assert migrate(primary.uri("later")).returncode == 0
         settings = {"DB_URI": primary.uri("later"), "DB_READ_URI": replica.uri("later")}
-        with deployment.service(**settings, CACHE_URI="") as service, service.client() as client:
+        with stack.service(**settings, CACHE_URI="") as service, service.client() as client:
             assert client.put("alice", OLD).status == 204
             assert shows(client, "alice", OLD)
             state = client.request("GET", "/health").json["dependencies"]["replica 1"]
@@ -317,13 +313,13 @@ def test_a_replica_that_lacks_the_schema(deployment: Deployment) -> None:
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[Deployment]:
-    with Deployment(replicas=2) as deployment:
-        yield deployment
+def two() -> Iterator[Stack]:
+    with Stack(replicas=2) as stack:
+        yield stack
 
 
 @pytest.fixture(params=["repeated URIs", "hosts by commas"])
-def pair(request: pytest.FixtureRequest, two: Deployment) -> Iterator[tuple[Deployment, str]]:
+def pair(request: pytest.FixtureRequest, two: Stack) -> Iterator[tuple[Stack, str]]:
     """A primary with two replicas, and how DB_READ_URI names them."""
     two.heal()
     two.empty()
@@ -337,21 +333,21 @@ def pair(request: pytest.FixtureRequest, two: Deployment) -> Iterator[tuple[Depl
 
 
 def test_each_of_several_replicas_serves_and_stands_in_for_the_other(
-    pair: tuple[Deployment, str],
+    pair: tuple[Stack, str],
 ) -> None:
-    deployment, uri = pair
+    stack, uri = pair
     with (
-        deployment.service(DB_READ_URI=uri, READ_LANES="1") as service,
+        stack.service(DB_READ_URI=uri, READ_LANES="1") as service,
         service.client() as client,
     ):
         client.put("alice", OLD)
-        eventually(lambda: reads(client, deployment.replicas[0]))
-        for number, path in enumerate(deployment.replica_paths):
-            other = deployment.replicas[1 - number]
+        eventually(lambda: reads(client, stack.replicas[0]))
+        for number, path in enumerate(stack.replica_paths):
+            other = stack.replicas[1 - number]
             path.mode = REFUSE
             path.reset()
             eventually(
-                lambda other=other: reads(client, other) and not reads(client, deployment.primary)
+                lambda other=other: reads(client, other) and not reads(client, stack.primary)
             )
             state = client.request("GET", "/health").json
             assert state["status"] == "degraded"
@@ -362,20 +358,20 @@ def test_each_of_several_replicas_serves_and_stands_in_for_the_other(
         assert shows(client, "alice", NEW)
 
 
-def test_lanes_prefer_different_replicas(pair: tuple[Deployment, str]) -> None:
-    deployment, uri = pair
+def test_lanes_prefer_different_replicas(pair: tuple[Stack, str]) -> None:
+    stack, uri = pair
     with (
-        deployment.service(DB_READ_URI=uri, READ_LANES="2") as service,
+        stack.service(DB_READ_URI=uri, READ_LANES="2") as service,
         Crowd(service, 20) as crowd,
     ):
-        for replica in deployment.replicas:
-            deployment.catch_up(replica)
-        before = [batches(replica) for replica in deployment.replicas]
+        for replica in stack.replicas:
+            stack.catch_up(replica)
+        before = [batches(replica) for replica in stack.replicas]
 
         def both() -> bool:
             # A lane that has finished is the next to be used: only a crowd uses both.
             crowd.ask([get(f"user-{n}") for n in range(20)])
-            after = [batches(replica) for replica in deployment.replicas]
+            after = [batches(replica) for replica in stack.replicas]
             return all(b > a for a, b in zip(before, after, strict=True))
 
         eventually(both)
@@ -385,11 +381,11 @@ def test_lanes_prefer_different_replicas(pair: tuple[Deployment, str]) -> None:
 
 
 def test_while_the_primary_is_away_replicas_answer_and_say_that_it_may_be_old(
-    deployment: Deployment, service: Service, client: Client
+    stack: Stack, service: Service, client: Client
 ) -> None:
     client.put("alice", OLD)
-    deployment.catch_up(deployment.replica)
-    with deployment.primary_killed():
+    stack.catch_up(stack.replica)
+    with stack.primary_killed():
         for _ in range(5):
             answer = client.get("alice")
             assert (answer.status, answer.headers["Warning"]) == (200, WARNING)
@@ -410,16 +406,16 @@ def test_while_the_primary_is_away_replicas_answer_and_say_that_it_may_be_old(
     assert shows(client, "alice", NEW)
 
 
-def test_while_the_primary_does_not_answer_replicas_do(deployment: Deployment) -> None:
+def test_while_the_primary_does_not_answer_replicas_do(stack: Stack) -> None:
     with (
-        deployment.service(
+        stack.service(
             CACHE_URI="", STATEMENT_TIMEOUT="0.5", CONNECT_TIMEOUT="0.5", REQUEST_TIMEOUT="3"
         ) as service,
         service.client() as client,
     ):
         client.put("alice", OLD)
-        deployment.catch_up(deployment.replica)
-        with blackholed(deployment.primary_path):
+        stack.catch_up(stack.replica)
+        with blackholed(stack.primary_path):
             for _ in range(3):
                 answer = client.get("alice")
                 assert (answer.status, answer.headers["Warning"]) == (200, WARNING)
@@ -433,31 +429,27 @@ def test_while_the_primary_does_not_answer_replicas_do(deployment: Deployment) -
 
 
 @pytest.fixture(params=[1, 3], ids=["an address", "three addresses"])
-def addresses(request: pytest.FixtureRequest, deployment: Deployment) -> dict[str, str]:
+def addresses(request: pytest.FixtureRequest, stack: Stack) -> dict[str, str]:
     """DB_URI, with so many addresses that fall silent with the path to the primary."""
-    host = f"127.0.0.1:{deployment.primary_path.port}"
+    host = f"127.0.0.1:{stack.primary_path.port}"
     hosts = ",".join([host] * request.param)
-    return {
-        "DB_URI": deployment.primary.uri(DATABASE).replace(
-            f"127.0.0.1:{deployment.primary.port}", hosts
-        )
-    }
+    return {"DB_URI": stack.primary.uri(DATABASE).replace(f"127.0.0.1:{stack.primary.port}", hosts)}
 
 
 def test_few_reads_wait_for_a_primary_that_is_silent(
-    deployment: Deployment, addresses: dict[str, str]
+    stack: Stack, addresses: dict[str, str]
 ) -> None:
     limit = 4.0
     settings = {"STATEMENT_TIMEOUT": str(limit), "CONNECT_TIMEOUT": str(limit), "READ_LANES": "2"}
     with (
-        deployment.service(CACHE_URI="", **addresses, **settings) as service,
+        stack.service(CACHE_URI="", **addresses, **settings) as service,
         service.client() as client,
     ):
         assert client.put("alice", OLD).status == 204
-        deployment.catch_up(deployment.replica)
-        eventually(lambda: not reads(client, deployment.primary))
+        stack.catch_up(stack.replica)
+        eventually(lambda: not reads(client, stack.primary))
         took: list[float] = []
-        with blackholed(deployment.primary_path):
+        with blackholed(stack.primary_path):
             # Long enough for a try once in a second to show.
             begun = time.monotonic()
             while time.monotonic() - begun < 2 * limit:
@@ -478,43 +470,43 @@ def test_few_reads_wait_for_a_primary_that_is_silent(
 
 
 def test_a_service_that_starts_while_the_primary_is_silent_becomes_ready_by_a_replica(
-    deployment: Deployment, addresses: dict[str, str]
+    stack: Stack, addresses: dict[str, str]
 ) -> None:
-    deployment.catch_up(deployment.replica)
+    stack.catch_up(stack.replica)
     with (
-        blackholed(deployment.primary_path),
-        deployment.service(CACHE_URI="", **addresses) as service,
+        blackholed(stack.primary_path),
+        stack.service(CACHE_URI="", **addresses) as service,
         service.client() as client,
     ):
         for _ in range(10):
             assert client.get("alice").headers["Warning"] == WARNING
 
 
-def test_a_primary_that_is_slow_is_not_taken_for_away(deployment: Deployment) -> None:
+def test_a_primary_that_is_slow_is_not_taken_for_away(stack: Stack) -> None:
     with (
-        deployment.service(CACHE_URI="", READ_LANES="1") as service,
+        stack.service(CACHE_URI="", READ_LANES="1") as service,
         service.client() as client,
     ):
         assert client.put("alice", OLD).status == 204
-        deployment.catch_up(deployment.replica)
+        stack.catch_up(stack.replica)
         assert shows(client, "alice", OLD)
-        deployment.primary_path.delay = SILENCE / 5
+        stack.primary_path.delay = SILENCE / 5
         try:
             begun = time.monotonic()
             # Longer than a connection's schema is trusted.
             while time.monotonic() - begun < SCHEMA_TERM + 2:
                 assert shows(client, "alice", OLD)
         finally:
-            deployment.primary_path.delay = 0.0
+            stack.primary_path.delay = 0.0
 
 
 def test_a_primary_that_is_slow_to_connect_to_is_read_behind_the_fence(
-    deployment: Deployment,
+    stack: Stack,
 ) -> None:
     """A connect takes longer than a reader waits for the fence; the connection is not lost."""
-    deployment.primary_path.delay = SILENCE / 5
+    stack.primary_path.delay = SILENCE / 5
     try:
-        with deployment.service(CACHE_URI="") as service, service.client() as client:
+        with stack.service(CACHE_URI="") as service, service.client() as client:
             assert client.put("alice", OLD).status == 204
             for _ in range(2):
                 # Each lane has a connection in the end, and again after a reset.
@@ -522,15 +514,15 @@ def test_a_primary_that_is_slow_to_connect_to_is_read_behind_the_fence(
                     lambda: all(client.get("alice").headers["Warning"] is None for _ in range(20)),
                     within=30,
                 )
-                deployment.primary_path.reset()
+                stack.primary_path.reset()
     finally:
-        deployment.primary_path.delay = 0.0
+        stack.primary_path.delay = 0.0
 
 
 # Health
 
 
-def test_health_shows_each_replica_and_its_lag(deployment: Deployment, client: Client) -> None:
+def test_health_shows_each_replica_and_its_lag(stack: Stack, client: Client) -> None:
     client.put("alice", OLD)
 
     def replica() -> dict:
@@ -538,8 +530,8 @@ def test_health_shows_each_replica_and_its_lag(deployment: Deployment, client: C
 
     eventually(lambda: replica()["lag_bytes"] == 0)
     assert replica().keys() == {"state", "latency_ms", "breaker", "lag_bytes"}
-    with deployment.replica_paused():
-        _write_log(deployment.primary, megabytes=3)
+    with stack.replica_paused():
+        _write_log(stack.primary, megabytes=3)
         shown = replica()
         assert shown["state"] == "up"
         assert 3_000_000 < shown["lag_bytes"] < 30_000_000
@@ -549,12 +541,12 @@ def test_health_shows_each_replica_and_its_lag(deployment: Deployment, client: C
     eventually(lambda: client.get("alice") and replica()["breaker"] == "closed")
 
 
-def test_health_never_waits_longer_than_a_probe(deployment: Deployment) -> None:
-    with deployment.service() as service, service.client() as client:
+def test_health_never_waits_longer_than_a_probe(stack: Stack) -> None:
+    with stack.service() as service, service.client() as client:
         with (
-            blackholed(deployment.replica_path),
-            blackholed(deployment.cache_path),
-            blackholed(deployment.primary_path),
+            blackholed(stack.replica_path),
+            blackholed(stack.cache_path),
+            blackholed(stack.primary_path),
         ):
             start = time.monotonic()
             health = client.request("GET", "/health")
@@ -574,27 +566,27 @@ def test_health_never_waits_longer_than_a_probe(deployment: Deployment) -> None:
 
 @pytest.fixture(params=["killed", "blackholed"])
 def everything_away(
-    request: pytest.FixtureRequest, deployment: Deployment
+    request: pytest.FixtureRequest, stack: Stack
 ) -> Callable[[], AbstractContextManager[object]]:
     def away() -> AbstractContextManager[object]:
-        stack = ExitStack()
+        faults = ExitStack()
         if request.param == "killed":
-            stack.enter_context(deployment.primary_killed())
-            stack.enter_context(deployment.replica_killed())
+            faults.enter_context(stack.primary_killed())
+            faults.enter_context(stack.replica_killed())
         else:
-            stack.enter_context(blackholed(deployment.primary_path))
-            stack.enter_context(blackholed(deployment.replica_path))
-        return stack
+            faults.enter_context(blackholed(stack.primary_path))
+            faults.enter_context(blackholed(stack.replica_path))
+        return faults
 
     return away
 
 
 def test_with_both_databases_away_cached_users_are_answered(
-    deployment: Deployment, everything_away: Callable[[], AbstractContextManager[object]]
+    stack: Stack, everything_away: Callable[[], AbstractContextManager[object]]
 ) -> None:
     timeout = 3.0
     settings = {"REQUEST_TIMEOUT": str(timeout), "STATEMENT_TIMEOUT": "1", "CONNECT_TIMEOUT": "1"}
-    with deployment.service(**settings) as service, service.client() as client:
+    with stack.service(**settings) as service, service.client() as client:
         client.put("alice", OLD)
         client.put("bob", OLD)
         assert shows(client, "alice", OLD)

@@ -5,7 +5,7 @@ from datetime import datetime
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually
 from tests.support.service import PATIENT, Service, load, migrate
-from tests.system.database.test_durability import WRITERS, Writes
+from tests.support.writes import WRITERS, Writes, stored
 
 
 def _now(cluster: Cluster) -> datetime:
@@ -18,10 +18,6 @@ def _archived(cluster: Cluster) -> None:
     cluster.query("SELECT pg_switch_wal()")
     sql = f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver"
     eventually(lambda: cluster.query(sql)[0][0], within=30)
-
-
-def _stored(cluster: Cluster) -> dict[str, str]:
-    return dict(cluster.query("SELECT username, date_of_birth::text FROM users"))
 
 
 def test_a_restore_to_before_a_mistake_has_every_acknowledged_date(cluster: Cluster) -> None:
@@ -51,14 +47,14 @@ def test_a_restore_to_before_a_mistake_has_every_acknowledged_date(cluster: Clus
     try:
         # It is a primary of its own once it has reached the moment.
         eventually(lambda: restored.query("SELECT NOT pg_is_in_recovery()")[0][0], within=30)
-        stored = _stored(restored)
-        assert "later" not in stored
+        found = stored(restored)
+        assert "later" not in found
         writes.acknowledged = acknowledged
-        assert writes.lost(stored) == []
+        assert writes.lost(found) == []
         # The service would go on with it as it is.
         assert migrate(restored.uri(), "--check").returncode == 0
         restored.query("UPDATE users SET date_of_birth = '1990-05-17'")
         # The server that the mistake was made on is as it was.
-        assert _stored(cluster)["later"] == "1990-05-17"
+        assert stored(cluster)["later"] == "1990-05-17"
     finally:
         restored.destroy()

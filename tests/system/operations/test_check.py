@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.postgres import Cluster
 from tests.support.service import NO_SECRETS, Service, migrate
-from tests.support.stack import DATABASE, Deployment, blackholed
+from tests.support.stack import DATABASE, Stack, blackholed
 
 #: In every URI here: whatever is printed must not hold it.
 SECRET = "s3cr%65t"
@@ -55,16 +55,16 @@ def document(code: int, *options: str, **settings: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def deployment() -> Iterator[Deployment]:
-    with Deployment(replicas=2, cache=True) as deployment:
-        yield deployment
+def stack() -> Iterator[Stack]:
+    with Stack(replicas=2, cache=True) as stack:
+        yield stack
 
 
 @pytest.fixture(autouse=True)
 def _healed(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    if "deployment" in request.fixturenames:
-        request.getfixturevalue("deployment").heal()
+    if "stack" in request.fixturenames:
+        request.getfixturevalue("stack").heal()
 
 
 def test_a_database_in_memory() -> None:
@@ -90,9 +90,9 @@ def test_a_file(tmp_path: Path) -> None:
     assert check(1, DB_URI=uri)["primary"] == "FAILED: file is not a database"
 
 
-def test_everything(deployment: Deployment) -> None:
-    before = deployment.stored()
-    lines = check(0, **deployment.settings)
+def test_everything(stack: Stack) -> None:
+    before = stack.stored()
+    lines = check(0, **stack.settings)
     for name in ("replica 1", "replica 2"):
         assert re.fullmatch(r"ok: follows the primary, \d+ bytes behind", lines.pop(name))
     assert lines == {
@@ -103,7 +103,7 @@ def test_everything(deployment: Deployment) -> None:
         "GET": "ok",
         "PUT": "ok",
     }
-    found = document(0, **deployment.settings)
+    found = document(0, **stack.settings)
     assert (found["status"], found["get"], found["put"]) == ("ok", "any", True)
     assert found["dependencies"].keys() == {"primary", "replica 1", "replica 2", "cache"}
     for dependency in found["dependencies"].values():
@@ -111,8 +111,8 @@ def test_everything(deployment: Deployment) -> None:
         assert 0 < dependency["latency_ms"] <= found["seconds"] * 1000 + 1
     # The primary writes to its log now and then, though nobody writes to it.
     assert 0 <= found["dependencies"]["replica 1"]["lag_bytes"] < 10_000
-    assert deployment.stored() == before
-    with deployment.cache.client as client:
+    assert stack.stored() == before
+    with stack.cache.client as client:
         assert client.dbsize() == 0
 
 
@@ -133,60 +133,60 @@ def test_a_wrong_option(options: tuple[str, ...]) -> None:
     assert options[0] in done.stderr
 
 
-def test_the_primary_is_away(deployment: Deployment) -> None:
-    deployment.primary.kill()
-    lines = check(1, **deployment.settings)
+def test_the_primary_is_away(stack: Stack) -> None:
+    stack.primary.kill()
+    lines = check(1, **stack.settings)
     assert lines["primary"].startswith("FAILED: ")
     assert lines["schema"] == "FAILED: unknown: the primary does not answer"
     assert lines["replica 1"] == lines["replica 2"] == lines["cache"] == "ok"
     assert lines["GET"] == "FAILED: answered by a replica, perhaps with an old date"
     assert lines["PUT"] == "FAILED: 503"
-    found = document(1, **deployment.settings)
+    found = document(1, **stack.settings)
     assert (found["status"], found["get"], found["put"]) == ("degraded", "stale", False)
 
 
-def test_everything_but_the_cache_is_away(deployment: Deployment) -> None:
-    for cluster in (deployment.primary, *deployment.replicas):
+def test_everything_but_the_cache_is_away(stack: Stack) -> None:
+    for cluster in (stack.primary, *stack.replicas):
         cluster.kill()
-    found = document(1, **deployment.settings)
+    found = document(1, **stack.settings)
     assert (found["status"], found["get"], found["put"]) == ("unavailable", "cached", False)
     states = {name: found["dependencies"][name]["state"] for name in found["dependencies"]}
     assert states == {"primary": "down", "replica 1": "down", "replica 2": "down", "cache": "up"}
 
 
-def test_nothing_answers_and_it_ends_all_the_same(deployment: Deployment) -> None:
+def test_nothing_answers_and_it_ends_all_the_same(stack: Stack) -> None:
     start = time.monotonic()
     with (
-        blackholed(deployment.primary_path),
-        blackholed(deployment.replica_paths[0]),
-        blackholed(deployment.replica_paths[1]),
-        blackholed(deployment.cache_path),
+        blackholed(stack.primary_path),
+        blackholed(stack.replica_paths[0]),
+        blackholed(stack.replica_paths[1]),
+        blackholed(stack.cache_path),
     ):
-        found = document(1, "--timeout", "1", **deployment.settings)
+        found = document(1, "--timeout", "1", **stack.settings)
     assert time.monotonic() - start < BOUND
     assert found["seconds"] < 10
     assert (found["status"], found["get"], found["put"]) == ("unavailable", "none", False)
     assert {found["dependencies"][name]["state"] for name in found["dependencies"]} == {"down"}
 
 
-def test_the_cache_is_away(deployment: Deployment) -> None:
-    deployment.cache.kill()
-    lines = check(1, **deployment.settings)
+def test_the_cache_is_away(stack: Stack) -> None:
+    stack.cache.kill()
+    lines = check(1, **stack.settings)
     assert lines["cache"].startswith("FAILED: the cache does not answer: ")
     assert lines["GET"] == lines["PUT"] == "ok"
-    assert document(1, **deployment.settings)["status"] == "degraded"
+    assert document(1, **stack.settings)["status"] == "degraded"
 
 
-def test_a_wrong_password(deployment: Deployment) -> None:
-    role = deployment.primary.create_role("right", DATABASE)
-    uri = deployment.primary.uri(DATABASE, role=role, password="s3cret")
+def test_a_wrong_password(stack: Stack) -> None:
+    role = stack.primary.create_role("right", DATABASE)
+    uri = stack.primary.uri(DATABASE, role=role, password="s3cret")
     lines = check(1, DB_URI=uri)
     assert "password authentication failed" in lines["primary"]
     assert lines["GET"] == lines["PUT"] == "FAILED: 503"
 
 
-def test_a_role_that_may_only_read(deployment: Deployment) -> None:
-    primary = deployment.primary
+def test_a_role_that_may_only_read(stack: Stack) -> None:
+    primary = stack.primary
     role = primary.create_role("right", DATABASE)
     primary.query(f"REVOKE INSERT ON users FROM {role}", DATABASE)
     lines = check(1, DB_URI=primary.uri(DATABASE, role=role, password="right"))
@@ -194,34 +194,34 @@ def test_a_role_that_may_only_read(deployment: Deployment) -> None:
     assert (lines["GET"], lines["PUT"]) == ("ok", "FAILED: 503")
 
 
-def test_a_role_that_may_not_suspend_the_cache(deployment: Deployment) -> None:
-    primary = deployment.primary
+def test_a_role_that_may_not_suspend_the_cache(stack: Stack) -> None:
+    primary = stack.primary
     role = primary.create_role("right", DATABASE)
     primary.query(f"REVOKE UPDATE ON cache_use FROM {role}", DATABASE)
     uri = primary.uri(DATABASE, role=role, password="right")
-    lines = check(1, DB_URI=uri, CACHE_URI=deployment.cache.uri)
+    lines = check(1, DB_URI=uri, CACHE_URI=stack.cache.uri)
     assert lines["cache"] == "FAILED: the role may not update the table cache_use"
     assert lines["GET"] == "ok"
     # It would have to, as soon as the cache is away or another one.
     assert lines["PUT"] == "FAILED: 503: the role may not update the table cache_use"
-    deployment.cache.kill()
-    lines = check(1, DB_URI=uri, CACHE_URI=deployment.cache.uri)
+    stack.cache.kill()
+    lines = check(1, DB_URI=uri, CACHE_URI=stack.cache.uri)
     assert (lines["primary"], lines["GET"]) == ("ok", "ok")
     assert lines["PUT"] == "FAILED: 503: the role may not update the table cache_use"
     with (
-        Service(DB_URI=uri, CACHE_URI=deployment.cache.uri).wait_until() as service,
+        Service(DB_URI=uri, CACHE_URI=stack.cache.uri).wait_until() as service,
         service.client() as client,
     ):
         assert client.get("alice").status in (200, 404)
         assert client.put("alice", "1990-05-17").status == 503
 
 
-def test_a_role_that_may_not_ask_whether_the_cache_may_be_used(deployment: Deployment) -> None:
-    primary = deployment.primary
+def test_a_role_that_may_not_ask_whether_the_cache_may_be_used(stack: Stack) -> None:
+    primary = stack.primary
     role = primary.create_role("right", DATABASE)
     primary.query(f"REVOKE SELECT ON cache_use FROM {role}", DATABASE)
     uri = primary.uri(DATABASE, role=role, password="right")
-    settings = {"DB_URI": uri, "CACHE_URI": deployment.cache.uri}
+    settings = {"DB_URI": uri, "CACHE_URI": stack.cache.uri}
     lines = check(1, **settings)
     assert lines["primary"] == "FAILED: permission denied for table cache_use"
     assert (lines["GET"], lines["PUT"]) == ("ok", "FAILED: 503")
@@ -237,33 +237,33 @@ def test_a_role_that_may_not_ask_whether_the_cache_may_be_used(deployment: Deplo
     assert check(0, DB_URI=uri)["PUT"] == "ok"
 
 
-def test_a_standby_for_a_primary(deployment: Deployment) -> None:
-    lines = check(1, DB_URI=deployment.replica.uri(DATABASE))
+def test_a_standby_for_a_primary(stack: Stack) -> None:
+    lines = check(1, DB_URI=stack.replica.uri(DATABASE))
     assert "read-only" in lines["primary"]
     # What it shows may be old.
     assert (lines["GET"], lines["PUT"]) == ("FAILED: 503", "FAILED: 503")
 
 
-def test_the_primary_for_a_replica(deployment: Deployment) -> None:
-    uri = deployment.primary.uri(DATABASE)
+def test_the_primary_for_a_replica(stack: Stack) -> None:
+    uri = stack.primary.uri(DATABASE)
     assert check(1, DB_URI=uri, DB_READ_URI=uri)["replica 1"] == (
         "FAILED: it is no replica, or not any more"
     )
 
 
-def test_the_replica_of_another_primary(deployment: Deployment, shared_cluster: Cluster) -> None:
+def test_the_replica_of_another_primary(stack: Stack, shared_cluster: Cluster) -> None:
     assert migrate(shared_cluster.uri()).returncode == 0
-    lines = check(1, DB_URI=shared_cluster.uri(), DB_READ_URI=deployment.replica.uri(DATABASE))
+    lines = check(1, DB_URI=shared_cluster.uri(), DB_READ_URI=stack.replica.uri(DATABASE))
     assert lines["primary"] == "ok"
     assert lines["replica 1"] == "FAILED: it does not follow this primary; it is not used"
     assert lines["GET"] == lines["PUT"] == "ok"
 
 
-def test_a_replica_that_is_behind(deployment: Deployment) -> None:
-    with deployment.replica_paused():
-        deployment.primary.query("CREATE TABLE much AS SELECT generate_series(1, 1000)", DATABASE)
-        found = document(0, **deployment.settings)
-        deployment.primary.query("DROP TABLE much", DATABASE)
+def test_a_replica_that_is_behind(stack: Stack) -> None:
+    with stack.replica_paused():
+        stack.primary.query("CREATE TABLE much AS SELECT generate_series(1, 1000)", DATABASE)
+        found = document(0, **stack.settings)
+        stack.primary.query("DROP TABLE much", DATABASE)
     assert found["dependencies"]["replica 1"]["lag_bytes"] > 10_000
 
 

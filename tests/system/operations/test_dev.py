@@ -7,33 +7,38 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.support.processes import eventually, free_port
-from tests.support.service import Service
+from tests.support.service import Client, Service
 
 ROOT = Path(__file__).parents[3]
 
+HELP = re.compile(r"^# HELP (.*)$", re.MULTILINE)
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what `make dev` needs, with a virtual environment that is installed."""
+    path = tmp_path_factory.mktemp("dev")
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("hello", "scripts"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+        shutil.copytree(ROOT / name, path / name, ignore=ignore)
     for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
-    environment = tmp_path / ".venv"
+        shutil.copy(ROOT / name, path)
+    environment = path / ".venv"
     environment.mkdir()
     for entry in Path(sys.prefix).iterdir():
         if entry.name != "ready":
             (environment / entry.name).symlink_to(entry)
     (environment / "ready").touch()
-    return tmp_path
+    return path
 
 
 def interrupt(service: Service) -> None:
@@ -42,16 +47,34 @@ def interrupt(service: Service) -> None:
         os.killpg(service.process.pid, signal.SIGINT)
 
 
-@pytest.fixture
-def service(copy: Path) -> Iterator[Service]:
+@contextmanager
+def dev(copy: Path, **settings: str) -> Iterator[Service]:
     port = free_port()
-    service = Service(command=["setsid", "make", "-C", str(copy), f"port={port}", "dev"])
+    service = Service(["setsid", "make", "-C", str(copy), f"port={port}", "dev"], **settings)
     service.port = port
     try:
         yield service.wait_until()
     finally:
         interrupt(service)
         service.stop()
+
+
+@pytest.fixture
+def service(copy: Path) -> Iterator[Service]:
+    with dev(copy) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def admin_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def edited(copy: Path, admin_port: int) -> Iterator[Service]:
+    """One whose files tests change, and write back as they were."""
+    with dev(copy, ADMIN_PORT=str(admin_port)) as service:
+        yield service
 
 
 def curl_lines(log: str) -> list[list[str]]:
@@ -77,6 +100,100 @@ def test_dev_says_what_to_try_and_ends_with_ctrl_c(service: Service) -> None:
     assert "Traceback" not in service.log
 
 
+class Seen(NamedTuple):
+    """What answers show of a service."""
+
+    root: str
+    sniffing: str
+    put: int
+    refusal: str
+    get: int
+    malformed: str
+    #: What is said of each figure.
+    help: list[str]
+
+
+def look(service: Service, admin_port: int) -> Seen | None:
+    """Ask for all of it; None while there is nobody who answers."""
+    try:
+        with service.client() as client, Client(admin_port) as admin, service.wire() as wire:
+            root = client.request("GET", "/")
+            put = client.put("alice", "1990-05-17")
+            wire.send(b"GET / HTTP/9.9\r\n\r\n")
+            return Seen(
+                root.body.decode(),
+                root.headers["X-Content-Type-Options"],
+                put.status,
+                client.put("not valid", "1990-05-17").json["title"],
+                client.get("alice").status,
+                wire.answer().json["detail"],
+                HELP.findall(admin.request("GET", "/metrics").body.decode()),
+            )
+    except OSError:
+        return None
+
+
+class Edit(NamedTuple):
+    """A change of one file, at its end if it replaces nothing, and how it is seen."""
+
+    module: str
+    old: str
+    new: str
+    shows: Callable[[Seen], bool]
+
+
+#: One in each package of those that serve from memory; the first are loaded by the master too.
+EDITS = [
+    Edit("usernames.py", "MAX_LENGTH = 64", "MAX_LENGTH = 3", lambda seen: seen.put == 400),
+    Edit(
+        "telemetry/exposition.py",
+        "Workers that answer requests.",
+        "Workers, edited.",
+        lambda seen: "hello_workers Workers, edited." in seen.help,
+    ),
+    Edit(
+        "server/refusals.py",
+        "The version must be",
+        "The version, edited, must be",
+        lambda seen: "edited" in seen.malformed,
+    ),
+    Edit("problems.py", "Invalid username", "Edited", lambda seen: seen.refusal == "Edited"),
+    Edit("middleware.py", '"nosniff"', '"sniff"', lambda seen: seen.sniffing == "sniff"),
+    Edit("resources/root.py", "Hello, world!", "Edited", lambda seen: "Edited" in seen.root),
+    Edit(
+        "database/sqlite.py",
+        "",
+        "\nSQLiteConnection.find = lambda *_: {}\n",
+        lambda seen: seen.get == 404,
+    ),
+]
+
+
+def test_dev_serves_what_a_file_says_now(edited: Service, copy: Path, admin_port: int) -> None:
+    def shows(edit: Edit) -> bool:
+        seen = look(edited, admin_port)
+        return seen is not None and edit.shows(seen)
+
+    first = eventually(lambda: look(edited, admin_port))
+    for edit in EDITS:
+        assert not edit.shows(first), edit.module
+        source = copy / "hello" / edit.module
+        original = source.read_text()
+        if edit.old:
+            assert edit.old in original, edit.module
+            source.write_text(original.replace(edit.old, edit.new))
+        else:
+            source.write_text(original + edit.new)
+        eventually(
+            partial(shows, edit),
+            within=20,
+            message=f"no change of {edit.module} is seen:\n{edited.log}",
+        )
+        source.write_text(original)
+    eventually(lambda: look(edited, admin_port) == first, within=20)
+    assert "Traceback" not in edited.log
+
+
 def answers(service: Service, text: str) -> None:
     """Wait until `GET /` is answered with a text."""
 
@@ -88,26 +205,6 @@ def answers(service: Service, text: str) -> None:
             return False  # between two of them
 
     eventually(answered, within=20, message=f"no {text!r}:\n{service.log}")
-
-
-def test_dev_serves_what_a_file_says_now(service: Service, copy: Path) -> None:
-    source = copy / "hello" / "resources" / "root.py"
-    source.write_text(source.read_text().replace("Hello, world!", "Hello, developer!"))
-    answers(service, "Hello, developer!")
-    # A module that is imported before the first fork.
-    source = copy / "hello" / "middleware.py"
-    source.write_text(source.read_text().replace('"nosniff"', '"sniff"'))
-
-    def answered() -> bool:
-        try:
-            with service.client() as client:
-                headers = client.request("GET", "/").headers
-        except ConnectionError:
-            return False
-        return headers["X-Content-Type-Options"] == "sniff"
-
-    eventually(answered, within=20)
-    assert "Traceback" not in service.log
 
 
 #: Of the application; of the worker; of the master; of gunicorn's settings.
@@ -123,23 +220,26 @@ MODULES = ["resources/root.py", "server/worker.py", "settings.py", "server/confi
     ],
 )
 def test_dev_shows_an_error_once_and_recovers(
-    service: Service, copy: Path, module: str, line: str, error: str
+    edited: Service, copy: Path, module: str, line: str, error: str
 ) -> None:
     source = copy / "hello" / module
     original = source.read_text()
-    answers(service, "Hello, world!")
+    answers(edited, "Hello, world!")
+    before = len(edited.log)
     source.write_text(f"{original}\n{line}\n")
     waiting = "waiting for a change of a source file"
-    eventually(lambda: waiting in service.log, within=20, message=service.log)
+    eventually(lambda: waiting in edited.log[before:], within=20, message=edited.log)
     source.write_text(original)
-    answers(service, "Hello, world!")
-    assert service.log.count(error) == 1
-    assert service.log.count(waiting) == 1
-    assert service.process.poll() is None
+    answers(edited, "Hello, world!")
+    log = edited.log[before:]
+    assert log.count(error) == 1
+    assert log.count(waiting) == 1
+    assert edited.process.poll() is None
 
 
 def test_dev_ends_if_it_cannot_begin(copy: Path) -> None:
-    with Service(command=["make", "-C", str(copy), "port=8080", "dev"], TIMEZONE="Mars") as service:
+    command = ["make", "-C", str(copy), "port=8080", "dev"]
+    with Service(command, TIMEZONE="Mars") as service:
         assert service.process.wait(20) != 0
         assert service.log.count("hello: TIMEZONE: ") == 1
 

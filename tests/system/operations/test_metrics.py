@@ -16,7 +16,7 @@ from tests.support.postgres import Cluster
 from tests.support.processes import eventually, free_port
 from tests.support.proxy import PASS, REFUSE, Proxy
 from tests.support.service import Service, Wire, head, migrate
-from tests.support.stack import Deployment
+from tests.support.stack import Stack
 
 USER = "/hello/{username}"
 BIRTHDAY = b'{"dateOfBirth": "1990-05-17"}'
@@ -209,9 +209,9 @@ def test_the_application_does_not_show_them() -> None:
 
 
 def test_a_service_with_a_replica_and_a_cache_shows_what_they_do() -> None:
-    with Deployment(replicas=1, cache=True) as deployment:
+    with Stack(replicas=1, cache=True) as stack:
         port = free_port()
-        with deployment.service(ADMIN_PORT=str(port)) as service, service.client() as client:
+        with stack.service(ADMIN_PORT=str(port)) as service, service.client() as client:
             client.put("alice", "1990-05-17")
             for _ in range(5):
                 assert client.get("alice").status == 200
@@ -234,7 +234,7 @@ def test_a_service_with_a_replica_and_a_cache_shows_what_they_do() -> None:
 
             eventually(closed)
             assert scrape.gauges["hello_replica_lag_bytes", "replica 1"] >= 0
-            with deployment.replica_killed(), deployment.cache_killed():
+            with stack.replica_killed(), stack.cache_killed():
                 assert client.get("bob").status == 404
                 scrape = Scrape(port)
                 assert scrape["hello_fences_total", "failed"] > 0
@@ -242,8 +242,8 @@ def test_a_service_with_a_replica_and_a_cache_shows_what_they_do() -> None:
                 assert scrape[("hello_cache_failures_total",)] > 0
                 assert scrape["hello_breaker_open", "replica 1"] == 1
                 assert scrape["hello_breaker_open", "cache"] == 1
-            deployment.heal()
-            with deployment.primary_killed():
+            stack.heal()
+            with stack.primary_killed():
                 # Not before the breakers of the others have closed.
                 eventually(lambda: client.get("carol").headers["Warning"])
                 scrape = Scrape(port)

@@ -10,7 +10,7 @@ from tests.support import monitoring
 from tests.support.processes import eventually, free_port
 from tests.support.prometheus import INSTALLED, Prometheus
 from tests.support.service import Client, Service, day, load
-from tests.support.stack import Deployment
+from tests.support.stack import Stack
 
 needs_prometheus = pytest.mark.skipif(
     not INSTALLED, reason="needs Prometheus (Debian's package prometheus)"
@@ -56,8 +56,8 @@ def scraped() -> Iterator[Prometheus]:
     """A Prometheus that has seen the service at work, and in trouble."""
     admin = free_port()
     with (
-        Deployment(replicas=1, cache=True) as deployment,
-        deployment.service(WEB_CONCURRENCY="2", ADMIN_PORT=str(admin)) as service,
+        Stack(replicas=1, cache=True) as stack,
+        stack.service(WEB_CONCURRENCY="2", ADMIN_PORT=str(admin)) as service,
         Prometheus([admin], monitoring.rules_spec()) as prometheus,
     ):
         prometheus.wait_until()
@@ -66,7 +66,7 @@ def scraped() -> Iterator[Prometheus]:
             clients.go_on()
             seen = "sum(rate(hello_http_requests_total[1m])) > 0"
             eventually(lambda: prometheus.query(seen), within=60)
-        with deployment.primary_killed(), load(service, 1, _fail):
+        with stack.primary_killed(), load(service, 1, _fail):
             # A rate needs two scrapes that have seen it.
             eventually(lambda: prometheus.query("hello:errors:ratio_rate3d > 0"), within=60)
         yield prometheus

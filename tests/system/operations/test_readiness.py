@@ -19,7 +19,7 @@ from tests.support.balancer import Kubelet, KubeProxy
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually
 from tests.support.service import Client, Service, check, load
-from tests.support.stack import DATABASE, Deployment
+from tests.support.stack import DATABASE, Stack
 from tests.support.workload import says
 
 OLD, NEW = "1990-05-17", "1991-06-18"
@@ -77,12 +77,12 @@ class Visitors:
 
 
 def test_while_postgresql_is_away_clients_get_answers_and_nobody_is_refused(
-    deployment: Deployment, kubelet: Kubelet
+    stack: Stack, kubelet: Kubelet
 ) -> None:
     names = ["one", "two", "three"]
-    with ExitStack() as stack:
+    with ExitStack() as exits:
         for name in names:
-            service = stack.enter_context(deployment.service(DB_READ_URI=""))
+            service = exits.enter_context(stack.service(DB_READ_URI=""))
             kubelet.watch(name, service)
             with service.client() as client:
                 assert client.put("alice", OLD).status == 204
@@ -91,7 +91,7 @@ def test_while_postgresql_is_away_clients_get_answers_and_nobody_is_refused(
         visitors = Visitors(kubelet.port)
         with load(visitors, 6, visitors.visit) as running:
             running.go_on()
-            with deployment.primary_killed():
+            with stack.primary_killed():
                 running.go_on()
                 before = Counter(visitors.outcomes)
                 # More than often enough for those that say no to be dropped.
@@ -111,10 +111,10 @@ def test_while_postgresql_is_away_clients_get_answers_and_nobody_is_refused(
 
 
 def test_a_worker_that_is_replaced_while_the_database_is_away_is_as_ready_as_the_others(
-    deployment: Deployment,
+    stack: Stack,
 ) -> None:
     settings = {"DB_READ_URI": "", "CACHE_URI": "", "WEB_CONCURRENCY": "2"}
-    with deployment.service(**settings) as service, deployment.primary_killed():
+    with stack.service(**settings) as service, stack.primary_killed():
         old = set(service.workers)
         for pid in old:
             os.kill(pid, signal.SIGKILL)
@@ -177,18 +177,18 @@ def test_a_probe_of_a_ready_service_asks_no_database(
 
 
 @pytest.fixture(params=["the primary alone", "with a replica and a cache"])
-def settings(request: pytest.FixtureRequest, deployment: Deployment) -> dict[str, str]:
+def settings(request: pytest.FixtureRequest, stack: Stack) -> dict[str, str]:
     alone = {"DB_READ_URI": "", "CACHE_URI": ""} if "alone" in request.param else {}
-    return deployment.settings | alone
+    return stack.settings | alone
 
 
 def test_after_a_schema_was_reverted_all_say_the_same(
-    deployment: Deployment, settings: dict[str, str]
+    stack: Stack, settings: dict[str, str]
 ) -> None:
-    database = schema.connect(DatabaseURI(deployment.primary.uri(DATABASE)), timeout=5)
+    database = schema.connect(DatabaseURI(stack.primary.uri(DATABASE)), timeout=5)
     last = schema.NAMES[-1]
     try:
-        with deployment.service(**settings) as service, service.client() as client:
+        with stack.service(**settings) as service, service.client() as client:
             assert client.put("alice", OLD).status == 204
             assert client.get("alice").status == 200
 

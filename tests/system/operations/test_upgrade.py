@@ -12,7 +12,7 @@ from hello.database import schema
 from tests.support.balancer import HAPROXY, Balancer, HAProxy, KubeProxy
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually
-from tests.support.service import Client, Service, day, load, migrate
+from tests.support.service import SERVE, Client, Service, day, load, migrate
 
 ROOT = Path(__file__).parents[3]
 
@@ -123,7 +123,7 @@ def test_an_upgrade_and_a_rollback_fail_and_lose_nothing(
         eventually(lambda: sent() > end, within=60)
 
     def start(name: str, release: Path) -> None:
-        instances[name] = Service(DB_URI=uri, directory=release).wait_until()
+        instances[name] = Service(SERVE, release, DB_URI=uri).wait_until()
         balancer.add(name, instances[name])
 
     def replace(name: str, release: Path) -> None:

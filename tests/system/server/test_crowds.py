@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import eventually, free_port
-from tests.support.service import PATIENT, Client, Service, Wire, head, migrate
+from tests.support.service import PATIENT, SERVE, Client, Service, Wire, head, migrate
 
 BIRTHDAY = b'{"dateOfBirth": "1990-05-17"}'
 
@@ -286,11 +286,8 @@ def accepts(service: Service) -> bool:
 
 
 def test_limit_of_files_is_raised_as_far_as_needed() -> None:
-    def lower() -> None:
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-
-    with Service(prepare=lower).wait_until() as service, ExitStack() as stack:
+    lowered = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", *SERVE]
+    with Service(lowered).wait_until() as service, ExitStack() as stack:
         wires = [stack.enter_context(service.wire()) for _ in range(400)]
         for wire in wires:
             wire.send(head("GET /"))

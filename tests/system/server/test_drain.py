@@ -240,7 +240,7 @@ def test_idle_connections_are_closed(service: Service) -> None:
 
 def test_idle_connections_make_room_for_one_that_waits_to_be_accepted() -> None:
     command = [sys.executable, "-m", "hello", "serve", "--worker-connections", "2"]
-    with Service(command=command).wait_until("/health/live") as service, ExitStack() as stack:
+    with Service(command).wait_until("/health/live") as service, ExitStack() as stack:
         idle = [stack.enter_context(service.wire()) for _ in range(2)]
         for wire in idle:
             wire.send(head("GET /"))

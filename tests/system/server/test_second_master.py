@@ -103,7 +103,7 @@ def test_a_second_master_takes_over_without_a_failed_request(
             client.get(f"user-{number}").status,
         )
 
-    with Service(command=COMMANDS[command], **settings).wait_until() as service:
+    with Service(COMMANDS[command], **settings).wait_until() as service:
         first = service.process.pid
         with load(service, 4, visit) as visits:
             visits.go_on()

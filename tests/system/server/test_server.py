@@ -30,7 +30,7 @@ PROBLEM = "application/problem+json"
 @pytest.fixture(scope="module", params=COMMANDS)
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     # Shorter than usual, since some of these tests wait for its end.
-    with Service(command=COMMANDS[request.param], BODY_TIMEOUT="4").wait_until() as service:
+    with Service(COMMANDS[request.param], BODY_TIMEOUT="4").wait_until() as service:
         yield service
 
 
@@ -190,7 +190,7 @@ def test_what_would_have_another_loop_serve_is_refused(option: list[str], reason
 def test_malformed_request_on_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     command = [*COMMANDS["python -m hello serve"], "--bind", f"unix:{path}"]
-    with Service(command=command) as service, socket.socket(socket.AF_UNIX) as sock:
+    with Service(command) as service, socket.socket(socket.AF_UNIX) as sock:
         eventually(path.exists, within=20)
         sock.connect(str(path))
         sock.sendall(b"GET /hello/Rumpelstilz 1990-05-17\r\n\r\n")
@@ -533,7 +533,7 @@ def test_wrong_setting_stops_the_start(name: str, value: str) -> None:
 
 
 def test_wrong_setting_stops_plain_gunicorn() -> None:
-    with Service(command=COMMANDS["gunicorn"], PORT="hunter2") as service:
+    with Service(COMMANDS["gunicorn"], PORT="hunter2") as service:
         assert service.process.wait(20) == 2
         assert service.log == "hello: PORT: must be a whole number from 0 to 65535\n"
 
@@ -549,5 +549,5 @@ def test_wrong_setting_in_a_file_stops_the_start(tmp_path: Path) -> None:
 
 def test_options_go_to_gunicorn() -> None:
     command = [*COMMANDS["python -m hello serve"], "--access-logfile", "-"]
-    with Service(command=command).wait_until("/health/live") as service:
+    with Service(command).wait_until("/health/live") as service:
         eventually(lambda: "GET 200" in service.log)

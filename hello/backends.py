@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from hello import checks
-from hello.batching import Batcher
+from hello.batching import Batcher, Lane
 from hello.breaker import Breaker
 from hello.cache.connection import CacheConnection
 from hello.cache.lanes import Cache, CacheReads, FillingReads, RemovingWrites
@@ -20,6 +20,9 @@ from hello.settings import Settings
 from hello.telemetry import metrics
 from hello.uris import URIs
 from hello.users import Users
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
 
 
 class Backends:
@@ -54,11 +57,10 @@ class Backends:
         # SQLite answers within the call: a second lane would never run.
         read_lanes = 1 if settings.db_uri.is_sqlite else settings.read_lanes
         readers: list[Any] = [self._reader(n) for n in range(read_lanes)]
-        writer: Any = self.open_primary().save
+        writer = self.writes(self.open_primary().save)
         cached: list[CacheReads] = []
         if self.cache is not None:
             readers = [FillingReads(reader, self.cache) for reader in readers]
-            writer = RemovingWrites(writer, self.cache)
             cached = [CacheReads(self.cache)]
         return Users(
             readers,
@@ -68,6 +70,10 @@ class Backends:
             timeout=settings.request_timeout,
             batcher=batcher,
         )
+
+    def writes(self, lane: Lane[Value, Result]) -> Lane[Value, Result]:
+        """A lane that writes, made to remove from the cache what it wrote."""
+        return lane if self.cache is None else RemovingWrites(lane, self.cache)
 
     def _reader(self, number: int) -> Any:
         """A read lane."""

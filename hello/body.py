@@ -5,7 +5,7 @@ import falcon
 from hello.problems import BodyTimeout, BodyTooLarge, EncodedBody, InvalidBody
 
 #: In bytes. The one body that the service reads has 30.
-MAX_LENGTH = 4096
+MAX_BYTES = 4096
 
 
 def read_body(req: falcon.Request) -> bytes:
@@ -22,20 +22,20 @@ def read_body(req: falcon.Request) -> bytes:
     length = req.content_length
     if length is None:
         # Only a server that ends the stream itself lets a chunked body be read.
-        length = MAX_LENGTH + 1 if req.env.get("wsgi.input_terminated") else 0
+        length = MAX_BYTES + 1 if req.env.get("wsgi.input_terminated") else 0
         exact = False
     else:
         exact = True
-    if exact and length > MAX_LENGTH:
-        raise BodyTooLarge(f"A body has at most {MAX_LENGTH} bytes.")
+    if exact and length > MAX_BYTES:
+        raise BodyTooLarge(f"A body has at most {MAX_BYTES} bytes.")
     try:
         body: bytes = req.stream.read(length) if length else b""
     except TimeoutError as ex:
         raise BodyTimeout("The body did not arrive in time.") from ex
     except Exception as ex:
         raise InvalidBody("The body could not be read to its end.") from ex
-    if len(body) > MAX_LENGTH:
-        raise BodyTooLarge(f"A body has at most {MAX_LENGTH} bytes.")
+    if len(body) > MAX_BYTES:
+        raise BodyTooLarge(f"A body has at most {MAX_BYTES} bytes.")
     if exact and len(body) < length:
         raise InvalidBody("The body is shorter than its Content-Length.")
     return body

@@ -15,7 +15,7 @@ A message is for the log; it holds no URI, password, username or date. Clients s
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 
 class ServiceError(Exception):
@@ -23,9 +23,12 @@ class ServiceError(Exception):
 
 
 class Unavailable(ServiceError):
+    #: What clients are told instead of the message, if they may not know it.
+    _public: ClassVar[str] = ""
+
     @property
     def detail(self) -> str:
-        return str(self)
+        return self._public or str(self)
 
 
 class Overloaded(Unavailable):
@@ -37,10 +40,8 @@ class DeadlineExceeded(Unavailable):
 
 
 class DatabaseUnavailable(Unavailable):
-    @property
-    def detail(self) -> str:
-        # Drivers' messages name hosts and users.
-        return "the database does not answer"
+    # Drivers' messages name hosts and users.
+    _public = "the database does not answer"
 
 
 class ConnectionBroken(DatabaseUnavailable):
@@ -66,9 +67,8 @@ class Misconfigured(DatabaseUnavailable):
 
 
 class SchemaOutdated(DatabaseUnavailable):
-    @property
-    def detail(self) -> str:
-        return str(self)
+    # The message names scripts, and nothing else.
+    _public = ""
 
 
 class Rejected(ServiceError):

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from contextlib import closing
 
 from hello.backends import Backends
-from hello.cache.lanes import RemovingWrites
 from hello.checks import check_write
 from hello.environment import SettingsError
 from hello.errors import Rejected, Unavailable
 from hello.settings import Settings
-from hello.usernames import InvalidUsername, Usernames
+from hello.usernames import UsernameError, Usernames
 
 
 def forget(argument: str) -> bool:
@@ -38,7 +37,7 @@ def forget(argument: str) -> bool:
         if settings.db_uri.lacks_its_file:
             raise Unavailable("nothing was erased: the SQLite file is not there")
         return _erase(username, Backends(settings), settings.request_timeout)
-    except InvalidUsername as ex:
+    except UsernameError as ex:
         raise SettingsError(f"USERNAME: {ex}") from None
     except Rejected:
         raise SettingsError("USERNAME: the database can store no such name") from None
@@ -67,9 +66,8 @@ def _erase(username: str, backends: Backends, timeout: float) -> bool:
             check_write(session, lambda c: c.forget([], deadline), uses_cache, deadline)
         except Unavailable as ex:
             raise Unavailable(f"nothing was erased: {ex}") from ex
-        lane = delete if backends.cache is None else RemovingWrites(delete, backends.cache)
         try:
-            erased = lane({username: None}, time.monotonic() + timeout)
+            erased = backends.writes(delete)({username: None}, time.monotonic() + timeout)
         except Unavailable as ex:
             state = (
                 "it is erased from the database, and may still be shown from the cache"

@@ -34,10 +34,10 @@ RETRY_AFTER = 1  # seconds
 
 
 class Problem(falcon.HTTPError):
-    """An error with a type of its own: a URN made from `kind`."""
+    """An error with a type of its own: a URN made from `slug`."""
 
     http_status: ClassVar[int]
-    kind: ClassVar[str]
+    slug: ClassVar[str]
     phrase: ClassVar[str]
     http_headers: ClassVar[dict[str, str] | None] = None
 
@@ -48,51 +48,51 @@ class Problem(falcon.HTTPError):
 
 
 class InvalidUsername(Problem):
-    http_status, kind, phrase = 400, "invalid-username", "Invalid username"
+    http_status, slug, phrase = 400, "invalid-username", "Invalid username"
 
 
 class InvalidBody(Problem):
-    http_status, kind, phrase = 400, "invalid-body", "Invalid body"
+    http_status, slug, phrase = 400, "invalid-body", "Invalid body"
 
 
 class InvalidDate(Problem):
-    http_status, kind, phrase = 400, "invalid-date", "Invalid date of birth"
+    http_status, slug, phrase = 400, "invalid-date", "Invalid date of birth"
 
 
 class UnknownTimeZone(Problem):
-    http_status, kind, phrase = 400, "unknown-time-zone", "Unknown time zone"
+    http_status, slug, phrase = 400, "unknown-time-zone", "Unknown time zone"
 
 
 class NotStorable(Problem):
-    http_status, kind, phrase = 400, "not-storable", "Not storable"
+    http_status, slug, phrase = 400, "not-storable", "Not storable"
 
 
 class UserNotFound(Problem):
-    http_status, kind, phrase = 404, "user-not-found", "User not found"
+    http_status, slug, phrase = 404, "user-not-found", "User not found"
 
 
 class BodyTimeout(Problem):
-    http_status, kind, phrase = 408, "body-timeout", "Body too slow"
+    http_status, slug, phrase = 408, "body-timeout", "Body too slow"
     # The rest of the body may still come, and could be taken for the next request.
     http_headers = {"Connection": "close"}
 
 
 class BodyTooLarge(Problem):
-    http_status, kind, phrase = 413, "body-too-large", "Body too large"
+    http_status, slug, phrase = 413, "body-too-large", "Body too large"
     http_headers = {"Connection": "close"}
 
 
 class EncodedBody(Problem):
-    http_status, kind, phrase = 415, "encoded-body", "Encoded body"
+    http_status, slug, phrase = 415, "encoded-body", "Encoded body"
     http_headers = {"Accept-Encoding": "identity"}  # RFC 9110, section 15.5.16
 
 
 class InternalError(Problem):
-    http_status, kind, phrase = 500, "internal-error", "Internal error"
+    http_status, slug, phrase = 500, "internal-error", "Internal error"
 
 
 class TryLater(Problem):
-    http_status, kind, phrase = 503, "try-later", "Try again later"
+    http_status, slug, phrase = 503, "try-later", "Try again later"
     http_headers = {"Retry-After": str(RETRY_AFTER)}
 
 
@@ -117,11 +117,11 @@ def document(
 def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
     """Falcon's error serializer."""
     status = HTTPStatus(error.status_code)
-    kind, title = "about:blank", ""
+    type_uri, title = "about:blank", ""
     if isinstance(error, Problem):
-        kind, title = f"urn:hello:problem:{error.kind}", error.phrase
+        type_uri, title = f"urn:hello:problem:{error.slug}", error.phrase
     detail = error.description or status.description or status.phrase
-    resp.data = document(kind, status, detail, request_id(req), title)
+    resp.data = document(type_uri, status, detail, request_id(req), title)
     resp.content_type = MEDIA_TYPE
 
 

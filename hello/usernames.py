@@ -25,7 +25,7 @@ _DOTS = (".", "..")
 _LENGTH = f"A username has 1 to {MAX_LENGTH} characters."
 
 
-class InvalidUsername(ValueError):
+class UsernameError(ValueError):
     """The message says what is wrong, for the client."""
 
 
@@ -48,17 +48,17 @@ class Usernames:
     def parse(self, raw: str) -> str:
         """The name to store: `raw` in Unicode's normal form C; case is kept.
 
-        Raises InvalidUsername.
+        Raises UsernameError.
         """
         if len(raw) > _MAX_RAW_LENGTH:
-            raise InvalidUsername(_LENGTH)
+            raise UsernameError(_LENGTH)
         name = raw if raw.isascii() else unicodedata.normalize("NFC", raw)
         if not 1 <= len(name) <= MAX_LENGTH:
-            raise InvalidUsername(_LENGTH)
+            raise UsernameError(_LENGTH)
         if _NUL in name or _REPLACED in name:
-            raise InvalidUsername("The username is not valid UTF-8, or contains NUL.")
+            raise UsernameError("The username is not valid UTF-8, or contains NUL.")
         if name in _DOTS:
-            raise InvalidUsername("'.' and '..' are no usernames: clients resolve them in a path.")
+            raise UsernameError("'.' and '..' are no usernames: clients resolve them in a path.")
         if not self._matches(name):
-            raise InvalidUsername(self._rule)
+            raise UsernameError(self._rule)
         return name

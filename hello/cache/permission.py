@@ -49,7 +49,7 @@ RENEWAL = 1.0
 #: by which one is set: a suspension may end so much earlier than was said.
 CLOCKS = 2.0
 #: Seconds that a reader waits for the primary's word.
-PATIENCE = 0.5
+ASK_TIMEOUT = 0.5
 
 #: One that goes on while the machine is suspended, where the platform has it.
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -80,7 +80,7 @@ class Permission:
         self._sleep = sleep
         self._monotonic = monotonic
         self._lock = Semaphore()
-        self._breaker = Breaker(cooldown=PATIENCE, clock=clock)
+        self._breaker = Breaker(cooldown=ASK_TIMEOUT, clock=clock)
         #: The last one that the primary named.
         self.generation: Generation | None = None
         #: When it was named first.
@@ -163,7 +163,7 @@ class Permission:
         return self._clock() + seconds < self._surely_suspended_until
 
     def _try_to_ask(self, deadline: float) -> None:
-        end = self._monotonic() + PATIENCE
+        end = self._monotonic() + ASK_TIMEOUT
         try:
             self._ask(min(deadline, end))
         except SchemaOutdated:

@@ -209,22 +209,22 @@ class PostgreSQLConnection:
     def prepare(self, deadline: float) -> None:
         self.execute(_PREPARE, None, deadline)
 
-    def find(self, usernames: Iterable[str], deadline: float) -> dict[str, Record]:
-        names = list(usernames)
-        return records(names, self.execute("EXECUTE find(%s)", (names,), deadline))
+    def find(self, names: Iterable[str], deadline: float) -> dict[str, Record]:
+        wanted = list(names)
+        return records(wanted, self.execute("EXECUTE find(%s)", (wanted,), deadline))
 
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         names = sorted(dates)
         born = [dates[name].isoformat() for name in names]
         return dict(self._change("EXECUTE save(%s, %s::date[], %s)", (names, born), deadline))
 
-    def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
-        names = list(usernames)
+    def forget(self, names: Iterable[str], deadline: float) -> dict[str, bool]:
+        wanted = list(names)
         if not self._can_forget:
             self.execute(_PREPARE_FORGET, None, deadline)
             self._can_forget = True
-        rows = self._change("EXECUTE forget(%s, %s)", (names,), deadline)
-        if len(rows) < len(names):
+        rows = self._change("EXECUTE forget(%s, %s)", (wanted,), deadline)
+        if len(rows) < len(wanted):
             # Another session may have deleted the rest, and have been told not to wait.
             self._commit(statements.WAIT_FOR_STANDBY, None, deadline)
         return {name: True for name, _ in rows}
@@ -238,7 +238,7 @@ class PostgreSQLConnection:
         return Position(history, _lsn(lsn))
 
     def find_replayed(
-        self, usernames: Iterable[str], deadline: float
+        self, names: Iterable[str], deadline: float
     ) -> tuple[Position, dict[str, Record]]:
         """How far this replica had replayed before it looked, and what it found.
 
@@ -246,12 +246,12 @@ class PostgreSQLConnection:
         it would be read after the snapshot of the rows was taken, and might include a
         commit that the rows do not show.
         """
-        names = list(usernames)
-        rows = self.execute(_FIND_REPLAYED, (names,), deadline)
+        wanted = list(names)
+        rows = self.execute(_FIND_REPLAYED, (wanted,), deadline)
         replayed = rows[0][0]
         if not replayed:
             raise ConnectionBroken("it is no replica, or not any more")
-        found = records(names, (row for _, *row in rows if row[0]))
+        found = records(wanted, (row for _, *row in rows if row[0]))
         return Position(self.history, _lsn(replayed)), found
 
     def cache_standing(self, deadline: float) -> CacheStanding:

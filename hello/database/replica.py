@@ -22,7 +22,7 @@ from hello.errors import DatabaseUnavailable, Rejected, SchemaOutdated
 from hello.telemetry import metrics
 
 #: Seconds for which a replica may catch up with the fence before the primary is read.
-PATIENCE = 0.005
+CATCH_UP = 0.005
 #: Seconds between two questions whether it has.
 POLL_INTERVAL = 0.0005
 #: Seconds for which a replica that did not is left alone.
@@ -150,7 +150,7 @@ class FencedReads:
     ) -> dict[str, Record] | None:
         """The replica's rows; None if they are too old or do not come."""
         start = time.monotonic()
-        patience, end = start + PATIENCE, start + SILENCE
+        caught_up_by, end = start + CATCH_UP, start + SILENCE
         short = deadline < end
         if fence is not None or replica is not self._replicas[-1]:
             deadline = min(deadline, end)
@@ -184,7 +184,7 @@ class FencedReads:
                 replica.breaker.succeeded()
                 metrics.FENCE_PASSED.inc()
                 return rows
-            if time.monotonic() > patience:
+            if time.monotonic() > caught_up_by:
                 replica.breaker.failed(LAG_COOLDOWN)
                 metrics.FENCE_LAGGING.inc()
                 return None

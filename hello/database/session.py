@@ -32,13 +32,13 @@ class DatabaseConnection(Protocol):
     if not, and Rejected if the database refuses a value of the batch.
     """
 
-    def find(self, usernames: Collection[str], deadline: float) -> dict[str, Record]:
+    def find(self, names: Collection[str], deadline: float) -> dict[str, Record]:
         """The record of each of them."""
 
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         """Commit all of `dates`; return the new version of each that was not stored yet."""
 
-    def forget(self, usernames: Collection[str], deadline: float) -> dict[str, bool]:
+    def forget(self, names: Collection[str], deadline: float) -> dict[str, bool]:
         """Commit that none of them is stored; return those that were, each with True."""
 
     def applied(self, deadline: float) -> list[str]:

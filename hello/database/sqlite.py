@@ -28,22 +28,22 @@ class SQLiteConnection:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def find(self, usernames: Collection[str], deadline: float) -> dict[str, Record]:
+    def find(self, names: Collection[str], deadline: float) -> dict[str, Record]:
         # SQLite is a library: one statement for many is no faster than many.
         rows = (
             (name, date.fromisoformat(born), version)
-            for username in usernames
-            for name, born, version in self._execute(statements.SQLITE.find, username, deadline)
+            for asked in names
+            for name, born, version in self._execute(statements.SQLITE.find, asked, deadline)
         )
-        return records(usernames, rows)
+        return records(names, rows)
 
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
         # Committed together, and so in one statement.
         batch = msgspec.json.encode(dates).decode()
         return dict(self._execute(statements.SQLITE.save, batch, deadline))
 
-    def forget(self, usernames: Iterable[str], deadline: float) -> dict[str, bool]:
-        batch = msgspec.json.encode(list(usernames)).decode()
+    def forget(self, names: Iterable[str], deadline: float) -> dict[str, bool]:
+        batch = msgspec.json.encode(list(names)).decode()
         rows = self._execute(statements.SQLITE.forget, batch, deadline)
         return {name: True for name, _ in rows}
 

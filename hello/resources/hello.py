@@ -5,11 +5,11 @@ from datetime import date, tzinfo
 import falcon
 import msgspec
 
-from hello import problems, time_zones, usernames
+from hello import problems, time_zones
 from hello.birthdays import days_until_birthday
 from hello.body import read_body
 from hello.telemetry import metrics
-from hello.usernames import Usernames
+from hello.usernames import UsernameError, Usernames
 from hello.users import Users
 
 #: Says which day it is in a time zone.
@@ -62,7 +62,7 @@ class Hello:
     def _parse_username(self, raw: str) -> str:
         try:
             return self._usernames.parse(raw)
-        except usernames.InvalidUsername as ex:
+        except UsernameError as ex:
             raise problems.InvalidUsername(str(ex)) from ex
 
     def _today(self, req: falcon.Request) -> date:

@@ -21,7 +21,7 @@ from hello.telemetry.shared import Board
 log = logging.getLogger(__name__)
 
 #: Seconds that a client of the admin port has for a request and its answer.
-PATIENCE = 10.0
+REQUEST_TIMEOUT = 10.0
 
 #: Seconds between two times that a worker shows its figures. As much of what it counted may
 #: be lost with a worker that is killed.
@@ -32,7 +32,7 @@ class _Handler(pywsgi.WSGIHandler):  # type: ignore[misc]
     """One connection: it ends if the next request and its answer take too long."""
 
     def handle_one_request(self) -> Any:
-        with gevent.Timeout(PATIENCE, False):
+        with gevent.Timeout(REQUEST_TIMEOUT, False):
             return super().handle_one_request()
         return None
 
@@ -71,7 +71,7 @@ class Admin:
 
     def before_fork(self) -> int | None:
         """Choose a slot for the next worker. For the master."""
-        return self._board.claim()
+        return self._board.reserve()
 
     def after_exit(self, slot: int | None) -> None:
         """A worker is gone. For the master."""

@@ -36,7 +36,7 @@ class Board:
         #: Known to the master alone.
         self._taken: set[int] = set()
 
-    def claim(self) -> int | None:
+    def reserve(self) -> int | None:
         """A slot for a new worker; None if all are taken. For the master."""
         for slot in range(self._slots):
             if slot not in self._taken:

@@ -98,7 +98,7 @@ def test_the_routes_and_methods_are_those_of_the_app(client: Client) -> None:
 def test_the_problems_are_those_of_the_service() -> None:
     def kinds(cls: type[problems.Problem]) -> Iterator[tuple[str, int]]:
         for sub in cls.__subclasses__():
-            yield f"urn:hello:problem:{sub.kind}", sub.http_status
+            yield f"urn:hello:problem:{sub.slug}", sub.http_status
             yield from kinds(sub)
 
     statuses = dict(kinds(problems.Problem))

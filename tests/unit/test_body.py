@@ -7,7 +7,7 @@ import falcon
 import pytest
 from falcon.testing import create_environ
 
-from hello.body import MAX_LENGTH, read_body
+from hello.body import MAX_BYTES, read_body
 from hello.problems import BodyTimeout, BodyTooLarge, EncodedBody, InvalidBody, Problem
 
 
@@ -45,23 +45,23 @@ def test_exactly_the_announced_length_is_read() -> None:
 
 
 def test_the_largest_body_is_read() -> None:
-    body = b"x" * MAX_LENGTH
+    body = b"x" * MAX_BYTES
     assert read_body(with_length(Stream(body), len(body))) == body
     assert read_body(chunked(Stream(body))) == body
 
 
 def test_a_body_that_is_announced_too_large_is_not_read() -> None:
-    stream = Stream(b"x" * (MAX_LENGTH + 1))
+    stream = Stream(b"x" * (MAX_BYTES + 1))
     with pytest.raises(BodyTooLarge):
-        read_body(with_length(stream, MAX_LENGTH + 1))
+        read_body(with_length(stream, MAX_BYTES + 1))
     assert stream.asked == []
 
 
 def test_of_a_chunked_body_that_is_too_large_little_is_read() -> None:
-    stream = Stream(b"x" * 10 * MAX_LENGTH)
+    stream = Stream(b"x" * 10 * MAX_BYTES)
     with pytest.raises(BodyTooLarge):
         read_body(chunked(stream))
-    assert stream.tell() == MAX_LENGTH + 1
+    assert stream.tell() == MAX_BYTES + 1
 
 
 def test_without_a_length_and_chunks_there_is_no_body() -> None:

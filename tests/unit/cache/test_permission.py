@@ -18,7 +18,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from hello.cache.permission import CLOCKS, PATIENCE, SUSPENSION, TERM, Permission
+from hello.cache.permission import ASK_TIMEOUT, CLOCKS, SUSPENSION, TERM, Permission
 from hello.database.models import CacheStanding, Generation
 from hello.errors import DatabaseUnavailable, SchemaOutdated
 
@@ -364,7 +364,7 @@ def test_a_reader_does_not_wait_as_long_as_a_writer() -> None:
     gevent.sleep(0)
     try:
         assert permission.to_read(began + 60) is None
-        assert PATIENCE <= time.monotonic() - began < 30
+        assert ASK_TIMEOUT <= time.monotonic() - began < 30
     finally:
         writer.kill()
 
@@ -420,9 +420,9 @@ def test_a_primary_that_had_little_time_is_not_taken_for_away(
     asked: Asked, permission: Permission
 ) -> None:
     asked.takes = FOREVER
-    assert permission.to_read(asked.now + PATIENCE / 2) is None
+    assert permission.to_read(asked.now + ASK_TIMEOUT / 2) is None
     asked.takes, asked.fail = 0.0, None
-    use = permission.to_read(asked.now + PATIENCE)
+    use = permission.to_read(asked.now + ASK_TIMEOUT)
     assert use is not None
     assert use.confirmed
 

@@ -14,14 +14,14 @@ def figures(**rows: list[float]) -> Snapshot:
 
 def test_a_slot_is_used_again_and_shows_its_last_figures_meanwhile() -> None:
     board = Board(2)
-    assert [board.claim(), board.claim(), board.claim()] == [0, 1, None]
+    assert [board.reserve(), board.reserve(), board.reserve()] == [0, 1, None]
     assert board.read_all() == [(False, {}), (False, {})]
     board.write(0, figures(a=[1]))
     board.write(1, figures(a=[2]))
     board.write(1, figures(a=[3]))
     board.release(1)
     assert board.read_all() == [(True, figures(a=[1])), (False, figures(a=[3]))]
-    assert board.claim() == 1
+    assert board.reserve() == 1
     # Its new worker has shown nothing yet.
     assert board.read(1) == (False, figures(a=[3]))
     board.write(1, figures(a=[4]))
@@ -32,7 +32,7 @@ def test_a_worker_killed_while_it_writes_leaves_what_it_wrote_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     board = Board(1)
-    slot = board.claim()
+    slot = board.reserve()
     assert slot is not None
     board.write(slot, figures(a=[1]))
 
@@ -53,7 +53,7 @@ def test_a_worker_killed_while_it_writes_leaves_what_it_wrote_before(
 def test_readers_see_whole_figures_while_a_writer_is_killed_again_and_again() -> None:
     # Numbers of all rows are equal in each snapshot that was written.
     board = Board(1)
-    slot = board.claim()
+    slot = board.reserve()
     assert slot is not None
     last = 0.0
     for _ in range(5):
@@ -82,7 +82,7 @@ def test_readers_see_whole_figures_while_a_writer_is_killed_again_and_again() ->
 
 def test_too_many_figures_are_refused_and_the_last_ones_stay() -> None:
     board = Board(1)
-    board.claim()
+    board.reserve()
     board.write(0, figures(a=[1]))
     with pytest.raises(ValueError, match="do not fit"):
         board.write(0, {"a": {(str(n),): [float(n)] for n in range(20_000)}})

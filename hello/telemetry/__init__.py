@@ -1,0 +1,8 @@
+"""What operators see: figures and the log.
+
+`instruments` are the kinds of metrics, `metrics` declares every one; `shared` is the memory in
+which the workers show them to each other, `admin` the port, `exposition` what Prometheus reads
+there. `logs` has the log and gunicorn's logger.
+
+It imports nothing of the rest but the version: whatever counts or logs imports it.
+"""

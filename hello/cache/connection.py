@@ -40,7 +40,8 @@ from hello.database.models import Generation, Record
 from hello.errors import DatabaseUnavailable
 from hello.telemetry import metrics
 
-#: Of the form of keys and values. It is part of each key, so that another form is another key.
+#: Part of each key. Two releases that serve side by side need the same one: each removes what the
+#: other has stored. A value of another form is read as none, so that a form can change.
 SCHEMA_VERSION = 1
 
 #: What a script says on a server of another history than was meant, before that history.

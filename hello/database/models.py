@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from peewee import (
     BigIntegerField,
@@ -83,9 +83,9 @@ class Record(NamedTuple):
 NO_SUCH_USER = Record(None, 0)
 
 
-def records(names: Iterable[str], rows: Iterable[tuple[str, date, int]]) -> dict[str, Record]:
-    """The records of all these users, from the rows (username, date_of_birth, version) found."""
+def records(names: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> dict[str, Record]:
+    """The records of all these users, from the rows of `Statements.find` that were found."""
     found = dict.fromkeys(names, NO_SUCH_USER)
-    for name, date_of_birth, version in rows:
-        found[name] = Record(date_of_birth, version)
+    for name, *columns in rows:
+        found[name] = Record(*columns)
     return found

@@ -31,9 +31,9 @@ class SQLiteConnection:
     def find(self, names: Collection[str], deadline: float) -> dict[str, Record]:
         # SQLite is a library: one statement for many is no faster than many.
         rows = (
-            (name, date.fromisoformat(born), version)
+            (name, date.fromisoformat(born), *columns)
             for asked in names
-            for name, born, version in self._execute(statements.SQLITE.find, asked, deadline)
+            for name, born, *columns in self._execute(statements.SQLITE.find, asked, deadline)
         )
         return records(names, rows)
 

@@ -9,6 +9,7 @@ def request(*fields: bytes, line: bytes = b"GET /hello/alice HTTP/1.1", body: by
 
 HOST = b"Host: example.org"
 
+#: Requests that take the short way.
 PLAIN = [
     request(HOST),
     request(HOST, b"User-Agent: curl/8.0", b"Accept: */*"),
@@ -26,6 +27,7 @@ PLAIN = [
     request(HOST, b"content-length: 0", b"Content-Type: text/plain", line=b"PUT /a HTTP/1.1"),
 ]
 
+#: Requests that are left to gunicorn's own path, by what is unusual about them.
 UNUSUAL = {
     "no host": request(b"Accept: */*"),
     "no fields": b"GET / HTTP/1.1\r\n\r\n",

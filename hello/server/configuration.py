@@ -1,6 +1,6 @@
-"""gunicorn's settings: `gunicorn -c python:hello.server 'hello.app:wsgi()'`."""
+"""gunicorn's settings and hooks: `gunicorn -c python:hello.server 'hello.app:wsgi()'`."""
 
-# The first thing that happens, so that no module keeps an unpatched socket or lock.
+# Patching comes first, so that no module keeps an unpatched socket or lock.
 from gevent import monkey
 
 monkey.patch_all()
@@ -39,78 +39,80 @@ try:
     with socket.socket(_family) as _probe:
         _probe.bind((_settings.host, 0))
 except (OSError, UnicodeError) as ex:
-    _refuse(f"HOST: cannot listen there: {getattr(ex, 'strerror', None) or 'it is no name'}")
+    _refuse(f"HOST: cannot listen there: {getattr(ex, 'strerror', None) or 'not a host name'}")
 
-# The URL of the service. An IPv6 address needs its brackets.
+# The address to listen on. An IPv6 address needs brackets beside a port.
 bind = (
     f"[{_settings.host}]:{_settings.port}"
     if ":" in _settings.host
     else (f"{_settings.host}:{_settings.port}")
 )
-# One process uses one core.
+# One worker uses one core.
 workers = _settings.web_concurrency
-# gunicorn's gevent worker with a clean drain and deadlines: see hello/server/worker.py.
+# gunicorn's gevent worker with deadlines, a short way for plain requests, and a clean drain.
 worker_class = "hello.server.worker.Worker"
-# Connections per worker. When there are as many, those that have waited longest for their
+# Connections of each worker. When there are more, those that have waited longest for their
 # clients give way: see hello/server/room.py.
 worker_connections = _settings.max_connections
-# Longer than the 60 s after which a load balancer drops an idle connection. If the
-# service dropped it first, the balancer would now and then send a request into a
-# connection that is being closed, and answer 502. Until its first request a connection has
-# HEAD_TIMEOUT.
+# Seconds that an idle connection is kept: longer than the 60 s after which a load balancer drops
+# it. If the service dropped it first, the balancer would now and then send a request into a
+# connection that is being closed, and answer 502. A new connection has HEAD_TIMEOUT for its
+# first request.
 keepalive = 75
 # After SIGTERM the workers end by themselves within GRACEFUL_TIMEOUT; then they are killed.
 graceful_timeout = _settings.graceful_timeout + 3
-# A worker whose event loop has stood still for so long is replaced.
+# A worker whose event loop has stood still for so many seconds is replaced.
 timeout = 30
-# Heartbeats are file writes; on some disks those stall. This one is memory.
+# Heartbeats are file writes, and on some disks those stall. /dev/shm is memory.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-# The longest valid path is 64 characters of 4 bytes, percent-encoded: below 1 KiB.
+# Bytes. The longest valid path is 64 characters of 4 bytes, percent-encoded: below 1 KiB.
 limit_request_line = 4094
 # Browsers and proxies send some 30 header fields.
 limit_request_fields = 100
-# A cookie from another service on the same host must not lock a browser out.
+# Bytes. A cookie from another service on the same host must not lock a browser out.
 limit_request_field_size = 8190
-# The parser that hello/server/worker.py extends, whatever else is installed.
+# gunicorn's parser in Python, which hello/server/fallback.py extends. By itself gunicorn takes a
+# faster one if it is installed.
 http_parser = "python"
 # Nothing here depends on the client's address or scheme: no forwarding header is believed.
 forwarded_allow_ips = ""
 forwarder_headers = ""
 # gunicorn would open a control socket in HOME; nothing here uses it.
 control_socket_disable = True
-# In the process list, instead of "gunicorn".
+# The name in the process list, instead of "gunicorn".
 proc_name = "hello"
-# One line for each event, on standard output: see hello/telemetry/logs.py.
+# The log is one line for each event, on standard output: see hello/telemetry/logs.py.
 logger_class = "hello.telemetry.logs.Logger"
 errorlog = "-"
 loglevel = _settings.log_level
-# A line for each request, without its path, which holds a username.
+# The access log has a line for each request, without its path, which holds a username.
 accesslog = "-" if _settings.access_log else None
 
 
 def pre_request(_worker: Any, req: Any) -> None:
-    """Called on gunicorn's own path; see hello/server/fallback.py.
+    """Begin to measure a request, on gunicorn's own path: see hello/server/fallback.py.
 
-    gunicorn's own hook logs the path at level debug, and with it a username.
+    gunicorn's own hook, which this one replaces, logs the path and with it a username.
     """
     req.start = time.monotonic()
 
 
 def post_request(_worker: Any, req: Any, environ: Mapping[str, Any], resp: Any) -> None:
-    """Count the request, unless it ended without an answer."""
+    """Count a request on gunicorn's own path, unless it ended without an answer."""
     if resp is not None and resp.status:
         metrics.answered(environ, resp.status, time.monotonic() - req.start)
 
 
 _admin: Admin | None = None
 
-#: How a master that SIGUSR2 starts learns of the admin port, which the old one has.
+#: The variable that tells a master that SIGUSR2 starts the descriptor of the admin port, which
+#: the old master has opened.
 _ADMIN_FD = "HELLO_ADMIN_FD"
 
 
-#: Options of gunicorn's with which another loop than this project's would serve, without its
-#: deadlines and its drain: what is wrong with each, told from the configuration.
-_FOREIGN: dict[str, Callable[[Any], bool]] = {
+#: Options of gunicorn's with which other code than this project's would serve, without its
+#: deadlines and its drain: what is wrong with each, and whether it is, given gunicorn's `cfg`.
+_REFUSED: dict[str, Callable[[Any], bool]] = {
     "certfile and keyfile: TLS ends at what stands before the service": lambda cfg: cfg.is_ssl,
     "proxy_protocol is not understood": lambda cfg: cfg.proxy_protocol != "off",
     "http_protocols: HTTP/2 is not understood": lambda cfg: "h2" in cfg.http_protocols,
@@ -122,13 +124,13 @@ _FOREIGN: dict[str, Callable[[Any], bool]] = {
 
 
 def on_starting(server: Any) -> None:
-    """Refuse options that would have something else serve, and open the admin port."""
-    for reason, is_wrong in _FOREIGN.items():
+    """Called in the master first: refuse some options, and open the admin port."""
+    for reason, is_wrong in _REFUSED.items():
         if is_wrong(server.cfg):
             _refuse(f"gunicorn's option {reason}")
     server.log.info("serving %s", _settings.backends)
-    # What SIGUSR2 runs. gunicorn's own idea of `python -m gunicorn` is a file in gunicorn/,
-    # whose modules would then hide those of the standard library.
+    # SIGUSR2 runs these arguments. Of `python -m gunicorn`, gunicorn itself would make the path of
+    # a file in gunicorn/, whose modules would then hide those of the standard library.
     server.START_CTX["args"] = sys.orig_argv
     _open_admin_port(server)
 
@@ -139,14 +141,14 @@ def _open_admin_port(server: Any) -> None:
         return
     try:
         if _settings.admin_port == _settings.port:
-            raise OSError(EADDRINUSE, "it is PORT")
+            raise OSError(EADDRINUSE, "it is the same as PORT")
         inherited = int(os.environ.pop(_ADMIN_FD)) if _ADMIN_FD in os.environ else None
         _admin = Admin(_settings.host, _settings.admin_port, server.cfg.workers, inherited)
     except OSError as ex:
         reason = f"cannot listen on {_settings.host}, port {_settings.admin_port}: {ex.strerror}"
         if _settings.source.get("ADMIN_PORT"):
             _refuse(f"ADMIN_PORT: {reason}")
-        # Nobody asked for it.
+        # ADMIN_PORT has its default: nobody asked for this port, and the service goes on.
         server.log.warning("no metrics: %s; set ADMIN_PORT to another port, or to 0", reason)
 
 
@@ -158,10 +160,12 @@ def pre_exec(server: Any) -> None:
 
 
 def pre_fork(_server: Any, worker: Any) -> None:
+    """Called in the master: give the worker the admin port, and a slot for its figures."""
     if _admin is not None:
         worker.admin, worker.slot = _admin, _admin.before_fork()
 
 
 def child_exit(_server: Any, worker: Any) -> None:
+    """Called in the master when a worker has ended."""
     if _admin is not None:
         _admin.after_exit(worker.slot)

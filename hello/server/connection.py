@@ -25,13 +25,13 @@ from hello.telemetry.logs import Logger
 TICK = 0.5
 
 #: Seconds for which a client may go on sending after an answer that ends its connection.
-LAST_BYTES = 5.0
-#: The same of a worker that ends, and the seconds for which it waits for the first request of a
-#: new connection.
-LAST_BYTES_OF_ALL = 0.5
+LINGERING_CLOSE = 5.0
+#: Seconds for which a worker that ends waits for a client: to go on sending in the same way, or to
+#: send the first request of a new connection.
+WAIT_WHILE_ENDING = 0.5
 
-#: Bytes of one request, as far as it is not complete, or is read by gunicorn's path: a head, a
-#: body and trailers of 64 KiB each, and some more.
+#: Bytes that are held for one connection, of a request that is not complete or is read on
+#: gunicorn's path: a head, a body and trailers of 64 KiB each, and some more.
 MAX_HELD = 256 * 1024
 
 #: Errors that only say that the connection is over.
@@ -215,7 +215,7 @@ class Connection:
             else:
                 self.waits_since = now = time.monotonic()
                 if context.is_ending():
-                    seconds = LAST_BYTES_OF_ALL
+                    seconds = WAIT_WHILE_ENDING
                 else:
                     seconds = context.keepalive if self.answered else context.head_timeout
                 buffer = self.receive(now + seconds, idle=True)
@@ -340,7 +340,7 @@ class Connection:
         Closing with unread data would reset the connection, and the client might lose the
         answer that tells it to stop (RFC 9112, section 9.6).
         """
-        seconds = LAST_BYTES_OF_ALL if self._context.is_ending() else LAST_BYTES
+        seconds = WAIT_WHILE_ENDING if self._context.is_ending() else LINGERING_CLOSE
         deadline = time.monotonic() + seconds
         self._release()
         with suppress(OSError):

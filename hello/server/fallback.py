@@ -23,17 +23,17 @@ from gunicorn.http.body import LengthReader
 
 from hello.lifecycle import process
 
-#: How much of an unread body is read and dropped to keep a connection: bytes, seconds.
-#: A connection with a longer one, or one of unknown length, ends with the answer.
+#: How much of a body that the application did not read is read and dropped to keep a connection:
+#: bytes, seconds. A connection with a longer one, or one of unknown length, ends with the answer.
 DROP_BYTES, DROP_SECONDS = 64 * 1024, 5.0
-#: The longest head, and the longest trailers of chunks, in bytes, as far as they are read.
+#: The longest head, and the longest trailers of chunks, that are read, in bytes.
 MAX_HEAD = 64 * 1024
 
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 class Client(Protocol):
-    """Where the bytes come from and go to: see `hello.server.connection.Connection`."""
+    """Who sends and is sent bytes: see `hello.server.connection.Connection`."""
 
     def receive(self, deadline: float) -> bytes: ...
 
@@ -95,6 +95,8 @@ class Request(message.Request):  # type: ignore[misc]
 
 
 class RequestParser(parser.RequestParser):  # type: ignore[misc]
+    """The requests of one connection, one after the other."""
+
     mesg_class = Request
 
     def __init__(self, cfg: Any, client: Client, peer: Any) -> None:

@@ -14,10 +14,10 @@ from hello import problems
 from hello.middleware import HEADERS
 from hello.server import fallback, response
 
-#: Defects of the application, for all that gunicorn counts them among wrong requests.
+#: Defects of the application, though gunicorn counts them among the wrong requests.
 _DEFECTS = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
 
-#: The first class that fits counts. All but the first few are 400.
+#: Status and detail for each error of gunicorn's parser. The first class that fits counts.
 _REASONS: dict[type[Exception], tuple[int, str]] = {
     errors.LimitRequestLine: (414, "The request line is too long."),
     errors.LimitRequestHeaders: (431, "The header fields are too many or too long."),
@@ -60,7 +60,7 @@ def answer(ex: Exception) -> bytes:
 
 def _reason(ex: Exception) -> tuple[int, str]:
     if not isinstance(ex, _DEFECTS):
-        for kind, reason in _REASONS.items():
-            if isinstance(ex, kind):
+        for error, reason in _REASONS.items():
+            if isinstance(ex, error):
                 return reason
     return 500, problems.DEFECT

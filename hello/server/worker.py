@@ -8,7 +8,7 @@ import resource
 import time
 from typing import Any
 
-from gevent import get_hub, monkey
+from gevent import get_hub
 from gevent.event import Event
 from gevent.pool import Pool
 from gunicorn.http import message, wsgi
@@ -37,8 +37,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
     slot: int | None = None
 
     def init_process(self) -> None:
-        if not monkey.is_module_patched("socket"):
-            raise RuntimeError("start gunicorn with -c python:hello.server, which patches first")
+        if self.cfg.on_starting.__module__ != "hello.server.configuration":
+            raise RuntimeError("start gunicorn with -c python:hello.server")
         # gunicorn's handle_request makes an answer of the class that it finds there.
         wsgi.Response = fallback.Response
         self.worker_connections = self._with_files(self.worker_connections)

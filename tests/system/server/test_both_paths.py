@@ -19,8 +19,8 @@ import pytest
 from tests.support.differing import END, Pair, Said, Transcript, pair
 from tests.support.probe import PATHS
 from tests.support.processes import eventually
+from tests.support.requests import PLAIN, UNUSUAL, generate
 from tests.support.service import Service
-from tests.unit.server.test_parser import PLAIN, UNUSUAL, generate
 
 HOST = "Host: example.org"
 

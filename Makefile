@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-dev: $(VENV)/ready ## Run the service on port=8080, in memory, reloading on change
+dev: $(VENV)/ready ## Run the service on port=8080, in memory, started anew when a file changes
 	@exec $(VENV)/bin/python scripts/dev
 
 test: $(VENV)/ready ## Run every test

@@ -209,7 +209,7 @@ def _towards(start: Point, end: Point, distance: float) -> Point:
 
 
 def _png(svg: str) -> bytes:
-    """The picture at twice its size, with the digest of the SVG in it."""
+    """The picture at one and a half times its size, with the digest of the SVG in it."""
     command = ["rsvg-convert", "--zoom", "1.5", "--format", "png"]
     png = subprocess.run(command, input=svg.encode(), check=True, capture_output=True).stdout
     chunk = b"tEXtSource\0" + _digest(svg)

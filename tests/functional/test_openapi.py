@@ -6,7 +6,7 @@ chance does not find.
 
 import io
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ class SlowBody(io.BytesIO):
         raise TimeoutError
 
 
-def stale(batch: dict, deadline: float) -> dict[str, Birthday]:
+def stale(batch: Iterable[str], deadline: float) -> dict[str, Birthday]:
     """What a replica says while the primary is away."""
     known = {"alice": Birthday(date(1990, 5, 17), 1, stale=True)}
     return {name: known.get(name, Birthday(None, 0, stale=True)) for name in batch}
@@ -162,8 +162,8 @@ def client_of(client: Client, failing_client: MakeClient) -> Callable[[str], Cli
     clients = {
         "up": client,
         "down": failing_client(Overloaded("too many requests are waiting")),
-        "stale": Client(create_app(Users([stale], [stale]))),
-        "draining": Client(create_app(Users([stale], [stale]), process=stopping)),
+        "stale": Client(create_app(Users([stale], []))),
+        "draining": Client(create_app(Users([stale], []), process=stopping)),
     }
     return clients.__getitem__
 

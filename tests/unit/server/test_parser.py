@@ -162,18 +162,21 @@ UNUSUAL = {
 
 
 @pytest.mark.parametrize("data", PLAIN)
-def test_a_plain_request_is_recognised_and_seen_as_gunicorn_sees_it(template, data) -> None:
+def test_a_plain_request_is_recognised_and_seen_as_gunicorn_sees_it(
+    template: parser.Template, data: bytes
+) -> None:
     assert lean_sees(template, data) == gunicorn_sees(data) is not None
 
 
 @pytest.mark.parametrize("data", UNUSUAL.values(), ids=UNUSUAL)
-def test_an_unusual_request_is_left_to_gunicorn(template, data) -> None:
+def test_an_unusual_request_is_left_to_gunicorn(template: parser.Template, data: bytes) -> None:
     assert lean_sees(template, data) is None
 
 
 def test_a_peer_that_is_not_trusted_may_send_a_scheme_that_nobody_believes() -> None:
     template = parser.Template(CFG, None, PEER, SERVER, trusted=False)
     environ = template.environ(request(HOST, b"X-Forwarded-Proto: https"))
+    assert environ is not None
     assert environ["HTTP_X_FORWARDED_PROTO"] == "https"
     assert environ["wsgi.url_scheme"] == "http"
 
@@ -264,7 +267,7 @@ def generate(rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_of_generated_requests_those_recognised_are_seen_as_gunicorn_sees_them(
-    template, seed
+    template: parser.Template, seed: int
 ) -> None:
     rng = random.Random(seed)
     recognised = 0
@@ -278,7 +281,9 @@ def test_of_generated_requests_those_recognised_are_seen_as_gunicorn_sees_them(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_fields_that_came_before_are_seen_as_gunicorn_sees_them(template, seed) -> None:
+def test_fields_that_came_before_are_seen_as_gunicorn_sees_them(
+    template: parser.Template, seed: int
+) -> None:
     rng = random.Random(seed)
     remembered = 0
     for _ in range(500):
@@ -296,7 +301,9 @@ def test_fields_that_came_before_are_seen_as_gunicorn_sees_them(template, seed) 
 
 
 @pytest.mark.parametrize(("name", "value"), [*product(NAMES, VALUES)])
-def test_no_pair_of_name_and_value_is_seen_differently(template, name, value) -> None:
+def test_no_pair_of_name_and_value_is_seen_differently(
+    template: parser.Template, name: bytes, value: bytes
+) -> None:
     for data in (
         request(HOST, name + b": " + value, body=b"{}"),
         request(HOST, b"X-B: 1", name + b":" + value, b"Content-Length: 2", body=b"{}"),

@@ -15,7 +15,6 @@ from prometheus_client.parser import text_string_to_metric_families
 import hello
 from hello.app import create_admin_app
 from hello.telemetry import metrics
-from hello.telemetry import shared as board_module
 from hello.telemetry.metrics import Counter, Gauge, Histogram, Snapshot
 from hello.telemetry.shared import Board
 
@@ -177,7 +176,7 @@ def test_a_worker_killed_while_it_writes_leaves_what_it_wrote_before(
         raise Killed
 
     # Between any two steps: before the page, and after its head.
-    monkeypatch.setattr(board_module.zlib, "crc32", die)
+    monkeypatch.setattr("hello.telemetry.shared.zlib.crc32", die)
     with pytest.raises(Killed):
         board.write(slot, figures(a=[2]))
     monkeypatch.undo()

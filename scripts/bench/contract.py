@@ -63,12 +63,12 @@ def _get(client: Client, name: str) -> Answer:
 
 
 def _put(client: Client, name: str, born: date | str) -> Answer:
-    return _ask(client, *put(name, str(born)), JSON)
+    return _ask(client, *put(name, str(born)))
 
 
-def _ask(client: Client, method: str, path: str, *rest: object) -> Answer:
+def _ask(client: Client, method: str, path: str, body: str | None = None) -> Answer:
     try:
-        return client.request(method, path, *rest)
+        return client.request(method, path, body, JSON if body else None)
     except (OSError, HTTPException) as ex:
         raise WrongAnswer(f"{method} {path}: {type(ex).__name__}: {ex}") from ex
 

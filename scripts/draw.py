@@ -142,7 +142,10 @@ class Picture:
     def _point(self, point: list[float] | str) -> Point:
         if not isinstance(point, str):
             return point[0], point[1]
-        name, side, offset = re.fullmatch(r"(\w+)\.(\w+)([+-]\d+)?", point).groups()
+        match = re.fullmatch(r"(\w+)\.(\w+)([+-]\d+)?", point)
+        if match is None:
+            raise ValueError(f"{point!r} is no point: id.side, or id.side+20")
+        name, side, offset = match.groups()
         box, along = self._boxes[name], int(offset or 0)
         middle = box["x"] + box["w"] / 2 + along, box["y"] + box["h"] / 2 + along
         return {

@@ -15,6 +15,7 @@ import argparse
 import random
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from math import ceil, exp, log10
 from pathlib import Path
@@ -220,7 +221,7 @@ def _number(value: float) -> str:
 
 def _table(title: str, columns: list[tuple[str, Assumptions]]) -> list[str]:
     plans = [(name, a, plan(a)) for name, a in columns]
-    rows = {
+    rows: dict[str, Sequence[float | str]] = {
         "cells": [p.cells for _, _, p in plans],
         "what stops fewer": [p.reason or "nothing" for _, _, p in plans],
         "pods of one core, in all": [p.total_pods for _, _, p in plans],
@@ -390,11 +391,10 @@ def plot(a: Assumptions) -> str:
 def fill(text: str, found: dict[str, list[str]]) -> str:
     """A document with its tables replaced, between <!-- NAME --> and <!-- end -->."""
     for name, lines in found.items():
-        place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.S)
-        body = "\n".join(lines)
-        text, count = place.subn(lambda m, body=body: f"{m[1]}{body}\n{m[2]}", text)
-        if count != 1:
-            raise ValueError(f"the document has {count} places for the table {name}")
+        around = re.split(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", text, flags=re.S)
+        if len(around) != 2:
+            raise ValueError(f"the document has {len(around) - 1} places for the table {name}")
+        text = "\n".join([*lines, ""]).join(around)
     return text
 
 

@@ -106,11 +106,11 @@ class Benchmark:
         self._tables = tables
         steps = [step for suite in plan for step in suite.settings()]
         names = {name for suite in plan for name in suite.contestants}
-        self._chosen = [one for one in registry.ALL if one.name in names]
         self._total = sum(rounds * len(names) for _, rounds, names in steps)
         self._done = 0
         self._start = time.monotonic()
-        self.report = Report(about(), {one.name: one.stack for one in self._chosen})
+        chosen = {one.name: one.stack for one in registry.ALL if one.name in names}
+        self.report = Report(about(), chosen)
         self.report.about["seconds of each measurement"] = str(seconds)
         self.failed = False
 
@@ -179,8 +179,7 @@ class Benchmark:
         self._done = expected  # whoever is missing takes no time
         self.report.results[setting] = rounds
         if self._tables:
-            chosen = [one for one in self._chosen if one.name in rounds]
-            print(f"### {setting}\n\n{report.table(rounds, chosen)}", flush=True)
+            print(f"### {setting}\n\n{report.table(rounds)}\n{report.memory(rounds)}", flush=True)
         if self._file:
             self.report.write(self._file)
 
@@ -225,7 +224,7 @@ def _compare(options: argparse.Namespace) -> Benchmark:
     print(f"Medians of {options.rounds} rounds of {options.seconds} s.", BATCHING)
     print("\n".join(f"- {name}: {fact}" for name, fact in benchmark.report.about.items()), "\n")
     print("\n".join(f"- {name}: {BY_NAME[name].stack}" for name in names), "\n")
-    print(report.EXPLANATION)
+    print(f"{report.COLUMNS}\nRSS, PSS: {report.MEMORY}")
     benchmark.run()
     if benchmark.report.absent:
         print("### Not measured\n")

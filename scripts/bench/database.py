@@ -1,10 +1,11 @@
 """One PostgreSQL, and in it a database for each contestant, all with the same rows."""
 
+from pathlib import Path
+
 import psycopg2
 
 from scripts.bench import usage
 from tests.support.postgres import Cluster
-from tests.support.processes import eventually
 from tests.support.service import migrate
 from tests.support.valkey import Valkey
 
@@ -119,12 +120,8 @@ class Databases:
                 client.flushall()
 
     def _catch_up(self) -> None:
-        """Wait until the replica has replayed all of it."""
         if self._replica:
-            replica = self._replica
-            [(flushed,)] = self.cluster.query("SELECT pg_current_wal_flush_lsn()")
-            sql = f"SELECT pg_last_wal_replay_lsn() >= '{flushed}'"
-            eventually(lambda: replica.query(sql)[0][0], within=60)
+            self._replica.catch_up(self.cluster)
 
     def counted(self, contestant: str) -> dict[str, float]:
         """What was counted since the start: bytes of "wal", "statements", and rows "found"."""
@@ -132,29 +129,34 @@ class Databases:
             # Over the same connection each time: starting a backend costs CPU time,
             # which would be found in the measurement.
             cursor.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
-            wal = int(cursor.fetchone()[0])
+            [(wal,)] = cursor.fetchall()
             cursor.execute(STATEMENTS, (_name(contestant),))
-            statements, found = cursor.fetchone()
-        return {"wal": wal, "statements": int(statements), "found": int(found)}
+            [(statements, found)] = cursor.fetchall()
+        return {"wal": int(wal), "statements": int(statements), "found": int(found)}
 
     def cpu_seconds(self) -> dict[str, float]:
         used = {"postgresql": usage.cpu_seconds(self.cluster.pid)}
         if self._replica:
             used["replica"] = usage.cpu_seconds(self._replica.pid)
-        if self._cache:
+        if self._cache and self._cache.process:
             used["cache"] = usage.cpu_seconds(self._cache.process.pid)
         return used
 
     @property
+    def programs(self) -> Path:
+        """Where pgbench is."""
+        return self.cluster.programs
+
+    @property
     def version(self) -> str:
-        return self._connection.info.parameter_status("server_version")
+        return str(self._connection.info.parameter_status("server_version"))
 
     @property
     def cache_version(self) -> str:
         if not self._cache:
             return ""
         with self._cache.client as client:
-            return client.info("server")["valkey_version"]
+            return str(client.info("server")["valkey_version"])
 
     def destroy(self) -> None:
         self._connection.close()

@@ -11,7 +11,19 @@ from scripts.bench import plots
 from scripts.bench.goals import GOALS
 from scripts.bench.load import WORKLOADS
 from scripts.bench.registry import BY_NAME
-from scripts.bench.report import Report, Rounds, Row, count, markdown, number, summary
+from scripts.bench.report import (
+    COLUMNS,
+    MEMORY,
+    Report,
+    Rounds,
+    Row,
+    count,
+    markdown,
+    memory,
+    number,
+    summary,
+    table,
+)
 from scripts.bench.suites import LEADING, USERS
 
 INTRODUCTION = """\
@@ -32,14 +44,6 @@ How to read it: CPU per request is the steady figure. Requests per second on {co
 server, database and load generator share say who leaves most to the others, not what each could do
 alone. Latency is that of a client that asks again at once: with 32 connections, p50 is little more
 than 32 divided by the requests per second.
-"""
-
-COLUMNS = """\
-*server*, *PostgreSQL*: µs of CPU per request, of all processes of each. *±*: half of the range of
-requests/s over the rounds. *p50*, *p99*: ms. *statements*, *WAL*: statements, and bytes of the
-write-ahead log, per request. *hello ÷ it*: the ratio of requests/s, and of CPU (server and
-PostgreSQL), in the same rounds; for `naive-sqlite`, that of `hello-sqlite`. Errors are answers
-from 400 on, timeouts and broken connections; where there were none, they are not mentioned.
 """
 
 DEPLOYMENTS = """\
@@ -120,7 +124,7 @@ class Document:
         yield COLUMNS
         for workload, title in WORKLOADS.items():
             if rounds := self._find("servers", USERS, 1, 32, workload):
-                yield f"### {title}\n\n{_table(rounds)}"
+                yield f"### {title}\n\n{table(rounds)}"
         yield from self._memory()
         yield from self._connections()
         yield from self._workers()
@@ -154,16 +158,7 @@ class Document:
 
     def _memory(self) -> Iterator[str]:
         if rounds := self._find("servers", USERS, 1, 32, "get"):
-            yield "### Memory\n\nMB: the largest process, and all processes.\n"
-            rows = [(name, summary(rounds, BY_NAME[name])) for name in rounds]
-            yield markdown(
-                ("", "RSS", "PSS"),
-                [
-                    (name, number(row["rss"]), number(row["pss"]))
-                    for name, row in rows
-                    if row["rss"] is not None
-                ],
-            )
+            yield f"### Memory\n\n{MEMORY}\n{memory(rounds)}"
 
     def _connections(self) -> Iterator[str]:
         yield CONNECTIONS
@@ -289,31 +284,6 @@ def _combination(name: str) -> str:
 
 def _rows_of(name: str, by_count: dict[int, Rounds]) -> list[tuple[int, Row]]:
     return [(n, summary(rounds, BY_NAME[name])) for n, rounds in by_count.items() if name in rounds]
-
-
-def _table(rounds: Rounds) -> str:
-    """Everything about everybody in one setting."""
-    lines = []
-    for name in rounds:
-        row = summary(rounds, BY_NAME[name])
-        rate = number(row["rate"])
-        if row["errors"]:
-            rate += f" ({number(row['errors'], 0)} errors)"
-        lines.append(
-            (
-                f"`{name}`",
-                *(number(row[field]) for field in ("server_us", "postgresql_us")),
-                rate,
-                f"{row['spread']:.0%}",
-                *(number(row[field]) for field in ("p50", "p99")),
-                number(row["statements"], 2),
-                number(row["wal"]),
-                number(row["times_rate"], 2),
-                number(row["times_cpu"], 2),
-            )
-        )
-    headings = ("", "server", "PostgreSQL", "requests/s", "±", "p50", "p99", "statements", "WAL")
-    return markdown((*headings, "hello ÷ it: requests/s", "CPU"), lines)
 
 
 def _grid(by_count: dict[int, Rounds], *, everybody: bool = True) -> str:

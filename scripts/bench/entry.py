@@ -15,6 +15,7 @@ class Entry:
         self._databases = databases
         self._users = users
         self._server: Server | None = None
+        self._workers = 0
         self._owns_databases = False
         #: Whether other dates are stored than at the start.
         self._changed = False
@@ -27,6 +28,7 @@ class Entry:
         Raises contract.WrongAnswer, and RuntimeError if it does not answer at all.
         """
         contestant = self.contestant
+        self._workers = workers
         if contestant.replica or contestant.cache:
             self._databases = Databases(
                 self._users, replica=contestant.replica, cache=contestant.cache
@@ -40,12 +42,13 @@ class Entry:
             return
         self._server = Server(contestant.command, contestant.directory, workers, **settings)
         self._server.wait()
-        if contestant.store is Store.NOWHERE:
-            contract.check_constant(self._server.port)
-            return
-        if contestant.store is Store.MEMORY:
-            contract.seed(self._server.port, self._users)
-        contract.check(self._server.port)
+        with self._server.client() as client:
+            if contestant.store is Store.NOWHERE:
+                contract.check_constant(client)
+                return
+            if contestant.store is Store.MEMORY:
+                contract.seed(client, self._users)
+            contract.check(client)
 
     def stop(self) -> None:
         if self._server:
@@ -76,7 +79,7 @@ class Entry:
         return Measurement.of(
             asked,
             {name: after[name] - before[name] for name in before},
-            usage.memory(self._server.pid, self._server.workers) if self._server else None,
+            usage.memory(self._server.process.pid, self._workers) if self._server else None,
         )
 
     def _fill_cache(self, connections: int) -> None:
@@ -96,7 +99,7 @@ class Entry:
         """Seconds of CPU since it was started."""
         used: dict[str, float] = {}
         if self._server:
-            used["server"] = usage.cpu_seconds(self._server.pid)
+            used["server"] = usage.cpu_seconds(self._server.process.pid)
         if self.contestant.store is Store.POSTGRESQL:
             used |= self._databases.cpu_seconds()
         return used
@@ -107,7 +110,8 @@ class Entry:
             self._server.check()
             return asked
         uri = self._databases.uri(self.contestant.name)
-        return load.pgbench(uri, workload, connections, seconds, self._users)
+        program = self._databases.programs / "pgbench"
+        return load.pgbench(program, uri, workload, connections, seconds, self._users)
 
     def _restore(self, workload: str) -> None:
         """The users as they were at the start, where the last workload changed them."""
@@ -115,8 +119,9 @@ class Entry:
             return
         if self.contestant.store is Store.POSTGRESQL:
             self._databases.restore(self.contestant.name)
-        elif self.contestant.store is Store.MEMORY and workload == "put-same":
-            contract.seed(self._server.port, self._users)
+        elif self._server and self.contestant.store is Store.MEMORY and workload == "put-same":
+            with self._server.client() as client:
+                contract.seed(client, self._users)
         else:
             return  # dates are replaced where they are: other workloads need no other start
         self._changed = False

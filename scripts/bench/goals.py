@@ -58,8 +58,9 @@ class Goal:
         figure = self.measured(report)
         if figure is None:
             return str(self), "–", "not measured"
-        met = figure >= self.at_least if self.at_least is not None else figure <= self.at_most
-        return str(self), number(figure, 2), "met" if met else "**not met**"
+        above = self.at_least is None or figure >= self.at_least
+        below = self.at_most is None or figure <= self.at_most
+        return str(self), number(figure, 2), "met" if above and below else "**not met**"
 
 
 def _rounds(report: Report, workload: str, connections: int) -> Rounds:

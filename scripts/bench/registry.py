@@ -83,7 +83,7 @@ ALL = (
         "hello-unbatched",
         "the service, one prepared statement per request",
         (*_OUR_WORKER, "app:wsgi()"),
-        CONTESTANTS / "hello-unbatched",
+        CONTESTANTS / "hello_unbatched",
     ),
     Contestant("hello-sqlite", "the service, SQLite in memory", _SERVE, store=Store.MEMORY),
     Contestant(

@@ -9,17 +9,19 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from scripts.bench.load import WORKLOADS, Load
-from scripts.bench.registry import Contestant
+from scripts.bench.registry import BY_NAME, Contestant
 from scripts.bench.usage import Memory
 
-EXPLANATION = """\
-server, PostgreSQL: µs of CPU per request, all processes of each. p50, p99: ms, seen by \
-the client. RSS: MB, the largest process. PSS: MB, all processes, per worker. WAL: bytes \
-per request. statements: that PostgreSQL ran, per request. errors: in all rounds: answers \
-from 400 on, timeouts, broken connections. \
-±: how far requests/s lay apart, half of the range over the median. ours ÷ its: hello's \
-requests/s, and hello's CPU (server + PostgreSQL), over the contestant's in the same round.
+#: What the columns of `table` mean.
+COLUMNS = """\
+*server*, *PostgreSQL*: µs of CPU per request, of all processes of each. *±*: half of the range of
+requests/s over the rounds. *p50*, *p99*: ms. *statements*, *WAL*: statements, and bytes of the
+write-ahead log, per request. *hello ÷ it*: the ratio of requests/s, and of CPU (server and
+PostgreSQL), in the same rounds; for `naive-sqlite`, that of `hello-sqlite`. Errors are answers
+from 400 on, timeouts and broken connections; where there were none, they are not mentioned.
 """
+
+MEMORY = "MB: the largest process, and all processes.\n"
 
 
 class Setting(NamedTuple):
@@ -119,31 +121,42 @@ def _median(values: Iterable[float | None]) -> float | None:
     return median(known) if known else None
 
 
-HEADINGS = (
-    *("contestant", "server", "PostgreSQL", "requests/s", "±", "p50", "p99", "RSS", "PSS"),
-    *("WAL", "statements", "errors", "ours ÷ its: requests/s", "CPU"),
-)
-
-
-def table(rounds: Rounds, contestants: Sequence[Contestant]) -> str:
-    """Everything about each contestant in one setting."""
+def table(rounds: Rounds) -> str:
+    """Everything about everybody in one setting but memory."""
     lines = []
-    for contestant in contestants:
-        row = summary(rounds, contestant)
-        ours = "" if contestant.ours == "hello" else f" {contestant.ours}"
+    for name in rounds:
+        row = summary(rounds, BY_NAME[name])
+        rate = number(row["rate"])
+        if row["errors"]:
+            rate += f" ({number(row['errors'], 0)} errors)"
         lines.append(
             (
-                contestant.name,
-                *(number(row[name]) for name in ("server_us", "postgresql_us", "rate")),
+                f"`{name}`",
+                *(number(row[field]) for field in ("server_us", "postgresql_us")),
+                rate,
                 f"{row['spread']:.0%}",
-                *(number(row[name]) for name in ("p50", "p99", "rss", "pss", "wal")),
+                *(number(row[field]) for field in ("p50", "p99")),
                 number(row["statements"], 2),
-                number(row["errors"], 0),
-                number(row["times_rate"], 2) + ours,
+                number(row["wal"]),
+                number(row["times_rate"], 2),
                 number(row["times_cpu"], 2),
             )
         )
-    return markdown(HEADINGS, lines)
+    headings = ("", "server", "PostgreSQL", "requests/s", "±", "p50", "p99", "statements", "WAL")
+    return markdown((*headings, "hello ÷ it: requests/s", "CPU"), lines)
+
+
+def memory(rounds: Rounds) -> str:
+    """What everybody holds who is a server."""
+    rows = [(name, summary(rounds, BY_NAME[name])) for name in rounds]
+    return markdown(
+        ("", "RSS", "PSS"),
+        [
+            (name, number(row["rss"]), number(row["pss"]))
+            for name, row in rows
+            if row["rss"] is not None
+        ],
+    )
 
 
 def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

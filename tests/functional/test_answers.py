@@ -209,6 +209,7 @@ def test_a_defect_is_a_problem_that_says_nothing_and_is_logged_once(
     assert b"s3cret" not in response.body
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
     assert record.exc_info[1] is ex
     assert problem["request_id"] in record.getMessage()
     assert "alice" not in caplog.text

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import webtest
 
-from hello.users import Users
+from tests.functional.conftest import StoredUsers
 from tests.support.client import Client, assert_problem
 
 BODY = b'{"dateOfBirth": "1990-05-17"}'
@@ -37,12 +37,14 @@ def put_stream(client: Client, stream: Any, **environ: Any) -> Any:
         "nonsense",
     ],
 )
-def test_the_content_type_does_not_matter(client: Client, users: Users, content_type: str) -> None:
+def test_the_content_type_does_not_matter(
+    client: Client, users: StoredUsers, content_type: str
+) -> None:
     assert put(client, BODY, content_type=content_type).status_int == 204
     assert users.date_of("alice") == BORN
 
 
-def test_no_content_type_is_needed(client: Client, users: Users) -> None:
+def test_no_content_type_is_needed(client: Client, users: StoredUsers) -> None:
     response = put(client, BODY)
     assert "CONTENT_TYPE" not in response.request.environ
     assert response.status_int == 204
@@ -61,7 +63,9 @@ def test_no_content_type_is_needed(client: Client, users: Users) -> None:
         b'{"dateOfBirth": "1991-06-18", "dateOfBirth": "1990-05-17"}',
     ],
 )
-def test_any_json_object_with_the_date_will_do(client: Client, users: Users, body: bytes) -> None:
+def test_any_json_object_with_the_date_will_do(
+    client: Client, users: StoredUsers, body: bytes
+) -> None:
     assert put(client, body).status_int == 204
     assert users.date_of("alice") == BORN
 
@@ -109,7 +113,7 @@ def test_any_json_object_with_the_date_will_do(client: Client, users: Users, bod
     ],
 )
 def test_anything_else_is_an_invalid_body_and_changes_nothing(
-    client: Client, users: Users, body: bytes
+    client: Client, users: StoredUsers, body: bytes
 ) -> None:
     problem = assert_problem(put(client, body), 400, "invalid-body")
     assert problem["title"] == "Invalid body"
@@ -126,14 +130,14 @@ def test_well_formed_json_is_never_too_deep_for_an_answer(client: Client, nested
     assert put(client, body).status_int in (204, 400)
 
 
-def test_a_body_of_4096_bytes_is_read(client: Client, users: Users) -> None:
+def test_a_body_of_4096_bytes_is_read(client: Client, users: StoredUsers) -> None:
     assert put(client, BODY.ljust(4096)).status_int == 204
     assert users.date_of("alice") == BORN
 
 
 @pytest.mark.parametrize("size", [4097, 100_000])
 def test_a_larger_body_is_refused_and_the_connection_closed(
-    client: Client, users: Users, size: int
+    client: Client, users: StoredUsers, size: int
 ) -> None:
     response = put(client, BODY.ljust(size))
     problem = assert_problem(response, 413, "body-too-large")
@@ -151,7 +155,7 @@ def test_a_chunked_body_has_the_same_limit(client: Client, size: int, status: in
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "GZIP", "identity, gzip"])
-def test_an_encoded_body_is_refused(client: Client, users: Users, encoding: str) -> None:
+def test_an_encoded_body_is_refused(client: Client, users: StoredUsers, encoding: str) -> None:
     response = put(client, BODY, headers={"Content-Encoding": encoding})
     problem = assert_problem(response, 415, "encoded-body")
     assert problem["title"] == "Encoded body"
@@ -190,7 +194,7 @@ def test_a_broken_body_is_the_clients_error(client: Client, error: Exception) ->
     assert problem["detail"] == "The body could not be read to its end."
 
 
-def test_a_body_shorter_than_announced_changes_nothing(client: Client, users: Users) -> None:
+def test_a_body_shorter_than_announced_changes_nothing(client: Client, users: StoredUsers) -> None:
     response = put_stream(client, io.BytesIO(BODY), CONTENT_LENGTH="30")
     problem = assert_problem(response, 400, "invalid-body")
     assert problem["detail"] == "The body is shorter than its Content-Length."
@@ -199,7 +203,7 @@ def test_a_body_shorter_than_announced_changes_nothing(client: Client, users: Us
 
 @pytest.mark.parametrize("length", ["-1", "x", "1.0", "9" * 5000])
 def test_a_content_length_that_is_no_number_is_refused(
-    client: Client, users: Users, length: str
+    client: Client, users: StoredUsers, length: str
 ) -> None:
     client.lint = False
     response = put_stream(client, io.BytesIO(BODY), CONTENT_LENGTH=length)

@@ -4,8 +4,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from hello.app import create_app
-from hello.users import Users
-from tests.functional.conftest import Clock
+from tests.functional.conftest import Clock, StoredUsers
 from tests.support.client import Client, assert_problem
 
 
@@ -59,7 +58,7 @@ def test_an_unknown_user_is_not_found(client: Client) -> None:
     assert problem["detail"] == "There is no entry for this username."
 
 
-def test_put_changes_the_date(client: Client, users: Users) -> None:
+def test_put_changes_the_date(client: Client, users: StoredUsers) -> None:
     for born in ("1990-05-17", "1991-06-18", "1990-05-17"):
         assert client.put_user("alice", born).status_int == 204
         assert users.date_of("alice") == date.fromisoformat(born)
@@ -84,7 +83,7 @@ def test_users_are_separate(client: Client) -> None:
 
 
 @pytest.mark.parametrize("born", ["0001-01-01", "1900-02-28", "2000-02-29", "2026-05-17"])
-def test_every_day_until_today_is_accepted(client: Client, users: Users, born: str) -> None:
+def test_every_day_until_today_is_accepted(client: Client, users: StoredUsers, born: str) -> None:
     assert client.put_user("alice", born).status_int == 204
     assert users.date_of("alice") == date.fromisoformat(born)
 
@@ -129,7 +128,7 @@ FUTURE = "dateOfBirth is later than today."
     ],
 )
 def test_a_wrong_date_is_refused_and_changes_nothing(
-    client: Client, users: Users, born: str, detail: str
+    client: Client, users: StoredUsers, born: str, detail: str
 ) -> None:
     client.put_user("bob", "1990-05-17")
     for name in ("alice", "bob"):
@@ -140,7 +139,7 @@ def test_a_wrong_date_is_refused_and_changes_nothing(
     assert users.date_of("bob") == date(1990, 5, 17)
 
 
-def test_today_is_where_the_service_is(users: Users, clock: Clock) -> None:
+def test_today_is_where_the_service_is(users: StoredUsers, clock: Clock) -> None:
     ahead = Client(create_app(users, time_zone=ZoneInfo("Pacific/Kiritimati"), clock=clock))
     assert ahead.put_user("alice", "2026-05-18").status_int == 204
     assert b"Happy birthday" in ahead.get_user("alice").body
@@ -149,7 +148,7 @@ def test_today_is_where_the_service_is(users: Users, clock: Clock) -> None:
     assert b"in 2 day(s)" in behind.get_user("alice").body
 
 
-def test_the_clock_on_the_wall_is_the_default(users: Users) -> None:
+def test_the_clock_on_the_wall_is_the_default(users: StoredUsers) -> None:
     client = Client(create_app(users))
     today = datetime.now(UTC).date()
     # Two days of room, should midnight pass meanwhile.

@@ -6,7 +6,7 @@ chance does not find.
 
 import io
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ class SlowBody(io.BytesIO):
         raise TimeoutError
 
 
-def stale(batch: dict, deadline: float) -> dict[str, Record]:
+def stale(batch: Iterable[str], deadline: float) -> dict[str, Record]:
     """What a replica says while the primary is away."""
     known = {"alice": Record(date(1990, 5, 17), 1, stale=True)}
     return {name: known.get(name, Record(None, 0, stale=True)) for name in batch}

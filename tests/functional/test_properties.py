@@ -10,8 +10,7 @@ from zoneinfo import available_timezones
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hello.users import Users
-from tests.functional.conftest import Clock
+from tests.functional.conftest import Clock, StoredUsers
 from tests.support.client import Client
 
 TODAY = date(2026, 5, 17)
@@ -43,7 +42,7 @@ def stored(body: bytes) -> date:
 @example(born=date(2000, 2, 29), today=date(2100, 2, 28))
 @example(born=date(1896, 2, 29), today=date(1900, 3, 1))
 def test_put_then_get_agrees_with_the_calendar(
-    client: Client, clock: Clock, users: Users, born: date, today: date
+    client: Client, clock: Clock, users: StoredUsers, born: date, today: date
 ) -> None:
     clock.now = datetime.combine(today, time(12), UTC)
     before = users.date_of("alice")
@@ -66,7 +65,7 @@ usernames = st.one_of(
 
 @given(raw=usernames, born=past_dates)
 def test_any_username_is_refused_or_read_back(
-    client: Client, users: Users, raw: bytes, born: date
+    client: Client, users: StoredUsers, raw: bytes, born: date
 ) -> None:
     path = f"/hello/{quote_from_bytes(raw, safe='')}"
     body = json.dumps({"dateOfBirth": str(born)}).encode()
@@ -116,7 +115,7 @@ bodies = st.one_of(
 
 @given(body=bodies, content_type=st.sampled_from([None, "application/json", "text/plain"]))
 def test_any_body_is_refused_or_read_back(
-    client: Client, users: Users, body: bytes, content_type: str | None
+    client: Client, users: StoredUsers, body: bytes, content_type: str | None
 ) -> None:
     before = users.date_of("alice")
     options = {} if content_type is None else {"content_type": content_type}
@@ -131,7 +130,7 @@ def test_any_body_is_refused_or_read_back(
 
 @given(born=past_dates, more=st.dictionaries(st.text(), json_values, max_size=3))
 def test_any_object_with_a_date_is_accepted(
-    client: Client, users: Users, born: date, more: dict[str, Any]
+    client: Client, users: StoredUsers, born: date, more: dict[str, Any]
 ) -> None:
     body = json.dumps(more | {"dateOfBirth": str(born)}).encode()
     response = client.ask("PUT", "/hello/alice", body)

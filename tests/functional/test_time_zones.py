@@ -2,7 +2,7 @@ from datetime import date
 
 import pytest
 
-from hello.users import Users
+from tests.functional.conftest import StoredUsers
 from tests.support.client import Client, assert_problem
 
 #: The zone, and its date while the tests' clock shows 2026-05-17 10:30 UTC.
@@ -25,7 +25,7 @@ def test_get_counts_from_today_in_the_zone(client: Client, zone: str, today: dat
 
 @pytest.mark.parametrize(("zone", "today"), ZONES)
 def test_put_accepts_dates_until_today_in_the_zone(
-    client: Client, users: Users, zone: str, today: date
+    client: Client, users: StoredUsers, zone: str, today: date
 ) -> None:
     tomorrow = today.replace(day=today.day + 1)
     assert_problem(client.put_user("alice", str(tomorrow), f"?tz={zone}"), 400, "invalid-date")
@@ -58,7 +58,7 @@ def test_put_accepts_dates_until_today_in_the_zone(
         "?tz=" + "Europe/" * 500,
     ],
 )
-def test_an_unknown_zone_is_refused(client: Client, users: Users, query: str) -> None:
+def test_an_unknown_zone_is_refused(client: Client, users: StoredUsers, query: str) -> None:
     client.put_user("alice", "1990-05-17")
     for response in (
         client.get_user("alice", query),

@@ -5,7 +5,7 @@ import pytest
 
 from hello.app import create_app
 from hello.usernames import Usernames
-from hello.users import Users
+from tests.functional.conftest import StoredUsers
 from tests.support.client import Client, assert_problem
 
 BODY = b'{"dateOfBirth": "1990-05-17"}'
@@ -39,7 +39,7 @@ ENCODING = "The username is not valid UTF-8, or contains NUL."
     ],
 )
 def test_a_name_is_stored_and_greeted_in_normal_form(
-    client: Client, users: Users, path: str, name: str
+    client: Client, users: StoredUsers, path: str, name: str
 ) -> None:
     assert client.ask("PUT", f"/hello/{path}", BODY).status_int == 204
     assert users.date_of(name) == BORN
@@ -108,19 +108,19 @@ def test_a_slash_is_never_part_of_a_name(client: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/hello//", "/hello/%2F", "/hello///"])
-def test_no_path_gives_an_empty_name(users: Users, path: str) -> None:
+def test_no_path_gives_an_empty_name(users: StoredUsers, path: str) -> None:
     client = Client(create_app(users, usernames=Usernames("(?s).*")))
     assert client.ask("PUT", path, BODY).status_int in (400, 404)
     assert users.date_of("") is None
 
 
-def test_a_trailing_slash_is_ignored(client: Client, users: Users) -> None:
+def test_a_trailing_slash_is_ignored(client: Client, users: StoredUsers) -> None:
     assert client.ask("PUT", "/hello/alice/", BODY).status_int == 204
     assert users.date_of("alice") == BORN
     assert client.ask("GET", "/hello/alice/").body == client.ask("GET", "/hello/alice").body
 
 
-def test_a_pattern_narrows_the_names(users: Users) -> None:
+def test_a_pattern_narrows_the_names(users: StoredUsers) -> None:
     client = Client(create_app(users, usernames=Usernames("[A-Za-z]+")))
     assert client.put_user("Alice", "1990-05-17").status_int == 204
     assert client.get_user("Alice").status_int == 200

@@ -292,8 +292,8 @@ def test_pods_may_speak_to_what_there_is() -> None:
 
 
 def test_the_registry_takes_what_is_pushed() -> None:
-    pushed = re.search(r"^image=\$org/(\w+):", (ROOT / "scripts/upload-prod").read_text(), re.M)
-    assert _resources("aws_ecr_repository")["hello"]["name"] == pushed[1]
+    pushed = re.findall(r"^image=\$org/(\w+):", (ROOT / "scripts/upload-prod").read_text(), re.M)
+    assert pushed == [_resources("aws_ecr_repository")["hello"]["name"]]
 
 
 def test_load_balancers_find_their_subnets() -> None:

@@ -68,8 +68,8 @@ def test_a_pod_has_the_time_to_drain(pod: dict, container: dict, environment: di
 
 
 def test_idle_connections_are_kept_longer_than_balancers_keep_them() -> None:
-    server = SERVER.read_text()
-    assert int(re.search(r"^keepalive = (\d+)$", server, re.M)[1]) > BALANCER_IDLE
+    [keepalive] = re.findall(r"^keepalive = (\d+)$", SERVER.read_text(), re.M)
+    assert int(keepalive) > BALANCER_IDLE
 
 
 def test_the_probes_ask_for_what_there_is(container: dict) -> None:

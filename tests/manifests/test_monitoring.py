@@ -10,6 +10,7 @@ import yaml
 
 from tests.support import monitoring
 from tests.support.monitoring import MONITORING, ROOT, RUNBOOK
+from tests.support.programs import find
 
 RULES_TEST = Path(__file__).with_name("rules_test.yaml")
 
@@ -19,9 +20,8 @@ PARTS = ("Symptom", "For users", "Look", "Do")
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="needs promtool (Debian's package prometheus)"
 )
-needs_kubectl = pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="needs kubectl to render the manifests"
-)
+KUBECTL = find("kubectl")
+needs_kubectl = pytest.mark.skipif(KUBECTL is None, reason="needs kubectl to render the manifests")
 
 
 @pytest.fixture
@@ -57,7 +57,8 @@ def test_every_alert_is_tested() -> None:
     for test in document["tests"]:
         for case in test.get("promql_expr_test", []):
             for sample in case["exp_samples"]:
-                fired.add(re.search(r'alertname="(\w+)"', sample["labels"])[1])
+                [name] = re.findall(r'alertname="(\w+)"', sample["labels"])
+                fired.add(name)
         for case in test.get("alert_rule_test", []):
             if case["exp_alerts"]:
                 fired.add(case["alertname"])
@@ -166,7 +167,7 @@ def test_the_admin_port_is_scraped_and_not_exposed() -> None:
 
 @needs_kubectl
 def test_kustomize_renders_it() -> None:
-    command = ["kubectl", "kustomize", MONITORING]
+    command = [str(KUBECTL), "kustomize", str(MONITORING)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     objects = {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
     assert objects.keys() == {"PodMonitor", "PrometheusRule", "ConfigMap"}

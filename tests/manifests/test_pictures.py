@@ -14,7 +14,7 @@ PICTURES = sorted((ROOT / "docs").glob("*.toml"))
 
 def test_the_pictures_are_up_to_date() -> None:
     # Drawing an SVG needs nothing; each PNG says of which SVG it was made.
-    command = [sys.executable, DRAW, "--check"]
+    command = [sys.executable, str(DRAW), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 

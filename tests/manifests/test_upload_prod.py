@@ -8,7 +8,7 @@ import http.client
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,7 +62,7 @@ class Repository:
         self.record = directory / "record"
         self.programs.mkdir()
         for name in [*TOOLS, "kubectl"]:
-            (self.programs / name).symlink_to(find(name))
+            (self.programs / name).symlink_to(find(name) or name)
         docker = self.programs / "docker"
         docker.write_text(DOCKER)
         docker.chmod(0o755)
@@ -92,7 +92,7 @@ class Repository:
 
     def git(self, *arguments: str) -> str:
         done = subprocess.run(
-            [find("git"), *arguments],
+            ["git", *arguments],
             cwd=self.path,
             env=self._environment,
             check=True,
@@ -117,6 +117,10 @@ class Repository:
         who = {f"GIT_{name}_{what}": "test@test" for name in names for what in ("NAME", "EMAIL")}
         nothing = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
         return {"PATH": str(self.programs), "HOME": str(self.path.parent)} | who | nothing
+
+
+#: What happens to a repository before it is uploaded.
+Event = Callable[[Repository], object]
 
 
 @pytest.fixture
@@ -160,7 +164,7 @@ def changed(repository: Repository) -> None:
     (repository.path / "Dockerfile").write_text("FROM other\n")
 
 
-def without(program: str):
+def without(program: str) -> Event:
     return lambda repository: (repository.programs / program).unlink()
 
 
@@ -190,7 +194,12 @@ def another_image(repository: Repository) -> None:
     ],
 )
 def test_a_failure_is_one_clear_line_and_leaves_the_deployment_alone(
-    repository: Repository, happens, org: str, environment: dict, line: str, calls: int
+    repository: Repository,
+    happens: Event | None,
+    org: str,
+    environment: dict[str, str],
+    line: str,
+    calls: int,
 ) -> None:
     if happens is not None:
         happens(repository)
@@ -223,7 +232,7 @@ def registry(tmp_path: Path) -> Iterator[int]:
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path / 'images'}}}}}\n"
         f"http: {{addr: '127.0.0.1:{port}'}}\n"
     )
-    command = [REGISTRY, "serve", configuration]
+    command = [REGISTRY, "serve", str(configuration)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         eventually(lambda: _status(port, "/v2/") == 200)
@@ -246,7 +255,7 @@ def _status(port: int, path: str) -> int | None:
 
 
 def test_a_registry_has_what_the_deployment_names(repository: Repository, registry: int) -> None:
-    docker = find("docker")
+    docker = find("docker") or "docker"
     (repository.programs / "docker").unlink()
     (repository.programs / "docker").symlink_to(docker)
     daemon = {name: value for name, value in os.environ.items() if name.startswith("DOCKER_")}

@@ -109,6 +109,12 @@ class Cluster:
         self._own(self.data)
         return self
 
+    def catch_up(self, primary: "Cluster") -> None:
+        """Wait until a standby has replayed all that its primary has flushed by now."""
+        [(flushed,)] = primary.query("SELECT pg_current_wal_flush_lsn()")
+        sql = f"SELECT pg_last_wal_replay_lsn() >= '{flushed}'"
+        eventually(lambda: self.query(sql)[0][0], within=60)
+
     def promote(self) -> None:
         """Make a standby the primary."""
         self._run("pg_ctl", "-D", str(self.data), "-w", "promote")

@@ -175,9 +175,7 @@ class Stack:
 
     def catch_up(self, replica: Cluster) -> None:
         """Wait until a replica has replayed all that the primary has flushed by now."""
-        [(flushed,)] = self.primary.query("SELECT pg_current_wal_flush_lsn()")
-        sql = f"SELECT pg_last_wal_replay_lsn() >= '{flushed}'"
-        eventually(lambda: replica.query(sql)[0][0], within=30)
+        replica.catch_up(self.primary)
 
     def empty(self) -> None:
         """Remove every user, everywhere; no service may be running."""

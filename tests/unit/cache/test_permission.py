@@ -213,7 +213,7 @@ class Worker:
             if use and (history := self._another(use.generation)):
                 with suppress(DatabaseUnavailable):
                     self.permission.suspend(FOREVER, history)
-            if isinstance(held, int):
+            if use and isinstance(held, int):
                 world.hits += 1
                 if held < promised and use.confirmed:
                     world.past.append(f"{held} after {promised} at {world.time.now:.3f}")
@@ -335,7 +335,8 @@ def test_a_primary_whose_clock_was_an_hour_wrong_suspends_nobody_for_an_hour() -
 
 
 def test_a_writer_waits_for_a_suspension_that_was_over_before_it_was_committed() -> None:
-    now, slept = 0.0, []
+    now = 0.0
+    slept: list[float] = []
 
     class Slow:
         generation = Generation(1, "")

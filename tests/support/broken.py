@@ -92,6 +92,7 @@ class NeverSuspended(Permission):
 class NeverSuspendedBackends(Backends):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
+        assert self._cache
         self._cache.permission.__class__ = NeverSuspended
 
 

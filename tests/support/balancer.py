@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from tests.support.processes import eventually, free_port
 from tests.support.service import Client, Service
+
+T = TypeVar("T")
 
 #: Debian has it where only root's PATH leads.
 HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
@@ -59,6 +61,7 @@ class HAProxy:
         self._socket = directory / "admin"
         configuration = directory / "haproxy.cfg"
         configuration.write_text(CONFIGURATION.format(directory=directory, port=self.port))
+        assert HAPROXY
         self._process = subprocess.Popen(
             [HAPROXY, "-db", "-f", configuration],
             stdin=subprocess.DEVNULL,
@@ -148,7 +151,7 @@ class KubeProxy:
             # A reset of one side is one of the other.
             writer.transport.abort()
 
-    def _call(self, coroutine: Coroutine) -> asyncio.Server:
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _stop(self) -> None:
@@ -227,6 +230,6 @@ class Kubelet:
         self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._thread.join()

@@ -67,7 +67,7 @@ class LateFenceBackends(Backends):
 class UnguardedCache(CacheConnection):
     """Stores what was read, whatever happened since, and after a pause in which it does."""
 
-    def fill(self, lease: Lease, found: Mapping[str, Record | None]) -> None:
+    def fill(self, lease: Lease, found: Mapping[str, Record]) -> None:
         gevent.sleep(0.01)
         self.remove(found, lease.generation)
         claimed = self.claim(found, lease.generation).values()
@@ -92,7 +92,8 @@ class NeverSuspended(Permission):
 class NeverSuspendedBackends(Backends):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._cache.permission.__class__ = NeverSuspended
+        assert self.cache
+        self.cache.permission.__class__ = NeverSuspended
 
 
 class OutlivingSaves(PostgreSQLConnection):
@@ -196,7 +197,7 @@ class RepeatedClaims(CacheConnection):
         _slow_until[self._token] = time.monotonic() + 2 * LATENESS
         return self._do_once(operation)
 
-    def fill(self, lease: Lease, found: Mapping[str, Record | None]) -> None:
+    def fill(self, lease: Lease, found: Mapping[str, Record]) -> None:
         gevent.sleep(max(0.0, _slow_until.pop(lease.token, 0.0) - time.monotonic()))
         super().fill(lease, found)
 

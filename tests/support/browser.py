@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service as Driver
@@ -59,11 +59,12 @@ class Browser:
 
     def console(self) -> list[str]:
         """What was written to the console since the last call, by the browser too."""
-        return [entry["message"] for entry in self._driver.get_log("browser")]
+        return [entry["message"] for entry in cast(Any, self._driver).get_log("browser")]
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
+    assert CHROMIUM
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

@@ -19,7 +19,8 @@ Connect = Callable[..., "Connection"]
 
 
 def history(server: redis.Redis) -> str:
-    return server.info("replication")["master_replid"]
+    named: str = server.info("replication")["master_replid"]
+    return named
 
 
 class Connection(CacheConnection):
@@ -43,7 +44,7 @@ def key(store: redis.Redis, name: str = "alice") -> str:
 
 def held(store: redis.Redis, name: str = "alice") -> Record | None:
     """The value that is stored for a user, if it is one."""
-    match = re.fullmatch(r"v\|(?:.*\|)?(\d+)\|(\d{4}-\d\d-\d\d)", store.get(key(store, name)) or "")
+    match = re.fullmatch(r"v\|(?:.*\|)?(\d+)\|(\d{4}-\d\d-\d\d)", str(store.get(key(store, name))))
     return match and Record(date.fromisoformat(match[2]), int(match[1]))
 
 

@@ -9,7 +9,7 @@ import webtest
 MEDIA_TYPE = "application/problem+json"
 
 
-class Client(webtest.TestApp):
+class Client(webtest.TestApp):  # type: ignore[misc]
     """Leaves the status to the test; whether the app keeps to WSGI is checked each time."""
 
     def ask(self, method: str, path: str, body: bytes = b"", **options: Any) -> Any:
@@ -27,7 +27,7 @@ def assert_problem(response: Any, status: int, kind: str | None = None) -> dict[
     """The answer is a problem document of this status and kind; return it."""
     assert response.status_int == status, response
     assert response.headers["Content-Type"] == MEDIA_TYPE
-    problem = json.loads(response.body)
+    problem: dict[str, Any] = json.loads(response.body)
     assert problem.keys() == {"type", "title", "status", "detail", "request_id"}
     assert problem["type"] == (f"urn:hello:problem:{kind}" if kind else "about:blank")
     assert problem["status"] == status

@@ -1,7 +1,9 @@
 """A collector of traces: OTLP over HTTP, as OpenTelemetry specifies it."""
 
 import threading
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -12,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 class Span:
     """What a service said of one piece of work."""
 
-    def __init__(self, resource: dict, span) -> None:
+    def __init__(self, resource: dict, span: Any) -> None:
         self.resource = resource
         self.name = span.name
         self.kind = span.kind
@@ -25,7 +27,7 @@ class Span:
         self.start, self.end = span.start_time_unix_nano, span.end_time_unix_nano
 
 
-def _plain(attributes) -> dict:
+def _plain(attributes: Iterable[Any]) -> dict:
     return {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in attributes}
 
 
@@ -52,7 +54,7 @@ class Collector:
                 self.end_headers()
                 self.wfile.write(ExportTraceServiceResponse().SerializeToString())
 
-            def log_message(self, *_) -> None:
+            def log_message(self, *_: object) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -74,7 +76,7 @@ class Collector:
     def __enter__(self) -> "Collector":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.answers.set()
         self._server.shutdown()
         self._thread.join()

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def serve(worker: str = "hello.server.worker.Worker") -> Service:
     if worker == "gevent":
         command = [*command[:-2], "--keep-alive", "75"]
     return Service(
-        command=[
+        [
             *(*command, "--worker-class", worker, "--pythonpath", str(_ROOT)),
             "tests.support.cost:application()",
         ]
@@ -167,10 +168,10 @@ def count_requests() -> dict[str, dict[str, int]]:
     for path in ("/hello/alice", "/constant/alice"):
         # Caches fill, and the interpreter gets ready to trace.
         for number in range(3):
-            count(lambda path=path, number=number: answer(put(path, number)))
-            count(lambda path=path: answer(get(path)))
-        counts["PUT"][path] = count(lambda path=path: answer(put(path, 9)))
-        counts["GET"][path] = count(lambda path=path: answer(get(path)))
+            count(partial(answer, put(path, number)))
+            count(partial(answer, get(path)))
+        counts["PUT"][path] = count(partial(answer, put(path, 9)))
+        counts["GET"][path] = count(partial(answer, get(path)))
     return counts
 
 

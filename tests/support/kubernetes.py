@@ -272,4 +272,4 @@ class Kubernetes:
 
 
 def _documents(manifest: str) -> Iterator[dict]:
-    return yaml.safe_load_all(Path(manifest).read_text())
+    yield from yaml.safe_load_all(Path(manifest).read_text())

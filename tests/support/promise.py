@@ -99,9 +99,7 @@ class _Register:
         self._acknowledged = sorted(filter(_acknowledged, writes), key=lambda write: write.end)
         self._ends = [write.end for write in self._acknowledged]
         # Of the writes that were acknowledged up to each, the one that began last.
-        self._latest = list(
-            accumulate(self._acknowledged, lambda a, b: max(a, b, key=lambda write: write.start))
-        )
+        self._latest = list(accumulate(self._acknowledged, _later))
 
     def check(self, read: Operation) -> Violation | None:
         acknowledged_before = bisect_left(self._ends, read.start)
@@ -138,6 +136,11 @@ class _Register:
         if version < len(dates - {None}):
             return [Violation("fewer versions than dates that were acknowledged", read)]
         return []
+
+
+def _later(one: Operation, other: Operation) -> Operation:
+    """The one that began later."""
+    return max(one, other, key=lambda write: write.start)
 
 
 def _acknowledged(write: Operation) -> bool:

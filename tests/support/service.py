@@ -13,11 +13,12 @@ import sys
 import tempfile
 import termios
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Protocol, cast
 from urllib.parse import quote
 
 from tests.support.processes import eventually, free_port
@@ -35,6 +36,11 @@ NO_SECRETS = "/"
 PATIENT = {"STATEMENT_TIMEOUT": "20", "REQUEST_TIMEOUT": "30"}
 
 
+#: Of a request; a string is UTF-8.
+Body = str | bytes | None
+Headers = Mapping[str, str]
+
+
 class Answer:
     """A response that was read to its end."""
 
@@ -45,7 +51,12 @@ class Answer:
 
     @property
     def json(self) -> dict:
-        return json.loads(self.body)
+        document: dict = json.loads(self.body)
+        return document
+
+
+#: What to send: the arguments of `Client.request`.
+Request = tuple[str, str] | tuple[str, str, str]
 
 
 def get(username: str) -> tuple[str, str]:
@@ -75,11 +86,15 @@ class Client:
     def __init__(self, port: int, timeout: float = 15.0) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
 
-    def request(self, method: str, path: str, body=None, headers=None) -> Answer:
+    def request(
+        self, method: str, path: str, body: Body = None, headers: Headers | None = None
+    ) -> Answer:
         self.send(method, path, body, headers)
         return self.receive()
 
-    def send(self, method: str, path: str, body=None, headers=None) -> None:
+    def send(
+        self, method: str, path: str, body: Body = None, headers: Headers | None = None
+    ) -> None:
         """Send a request, and leave its answer to `receive`."""
         self._connection.request(method, path, body, headers or {})
 
@@ -110,7 +125,7 @@ class Client:
     def __enter__(self) -> "Client":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -123,12 +138,12 @@ class Crowd:
         # From here on every connection is accepted, and has a greenlet that reads it.
         self.ask([("GET", "/health/live")] * size)
 
-    def ask(self, requests: Sequence[tuple]) -> list[Answer]:
+    def ask(self, requests: Sequence[Request]) -> list[Answer]:
         """Send a request from each client; return the answers in the same order."""
         self.send(requests)
         return self.receive()
 
-    def send(self, requests: Sequence[tuple]) -> None:
+    def send(self, requests: Sequence[Request]) -> None:
         for client, request in zip(self.clients, requests, strict=True):
             client.send(*request)
 
@@ -145,7 +160,7 @@ class Crowd:
     def __enter__(self) -> "Crowd":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for client in self.clients:
             client.close()
 
@@ -164,10 +179,14 @@ class Load:
         )
 
 
+class Served(Protocol):
+    """Whom clients may connect to: a service, or what stands before some."""
+
+    def client(self) -> Client: ...
+
+
 @contextmanager
-def load(
-    service: "Service", clients: int, request: Callable[[Client, int], object]
-) -> Iterator[Load]:
+def load(service: Served, clients: int, request: Callable[[Client, int], object]) -> Iterator[Load]:
     """Call `request(client, number)` over and over until the block ends.
 
     Each of the `clients` has a number, a connection and a thread of its own. What
@@ -222,7 +241,8 @@ class Wire:
 
     def answer(self, method: str = "GET") -> Answer:
         """The next final answer, to a request with `method`."""
-        response = http.client.HTTPResponse(self._stream, method=method)
+        # It takes all that has `makefile`, whatever its type says.
+        response = http.client.HTTPResponse(cast(socket.socket, self._stream), method=method)
         response.begin()
         return Answer(response)
 
@@ -240,7 +260,7 @@ class Wire:
     def __enter__(self) -> "Wire":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -338,7 +358,7 @@ class Service:
     def __enter__(self) -> "Service":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         # Without the drain, which takes a moment and has tests of its own.
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGQUIT)
@@ -382,4 +402,5 @@ def check(**settings: str) -> dict:
         timeout=120,
     )
     assert done.stderr == ""
-    return json.loads(done.stdout) | {"exit": done.returncode}
+    said: dict = json.loads(done.stdout)
+    return said | {"exit": done.returncode}

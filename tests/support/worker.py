@@ -3,15 +3,17 @@
 import time
 from collections.abc import Callable, Mapping
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
 from hello.cache.connection import CacheConnection
 from hello.cache.lanes import Cache, CacheReads, FillingReads, RemovingWrites
 from hello.cache.permission import Permission
 from hello.database.models import CacheStanding, Generation, Record
+from hello.database.postgresql import PostgreSQLConnection
+from hello.database.session import Session
 from hello.errors import Rejected
-from hello.users import Users
 from tests.support.cache import G
+from tests.support.users import users_of
 
 #: A deadline. What is tested here waits for the cache alone, which has its own.
 FOREVER = float("inf")
@@ -67,8 +69,8 @@ class Table:
 
 class Worker:
     def __init__(self, table: Table, connect: Callable[[], CacheConnection]) -> None:
-        self.cache = Cache(connect, Permission(table))
+        self.cache = Cache(connect, Permission(cast(Session[PostgreSQLConnection], table)))
         self.cached = CacheReads(self.cache)
         self.reads = FillingReads(table.find, self.cache)
         self.writes = RemovingWrites(table.save, self.cache)
-        self.users = Users([self.reads], [self.writes], [self.cached])
+        self.users = users_of([self.reads], [self.writes], [self.cached])

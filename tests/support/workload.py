@@ -17,7 +17,7 @@ import psycopg2
 from hello.birthdays import days_until_birthday
 from tests.support.processes import eventually
 from tests.support.promise import Operation, Row
-from tests.support.service import Answer, Client, Service, forget, get, put
+from tests.support.service import Answer, Client, Request, Service, forget, get, put
 
 #: Erases a user, with the settings of a service; see `tests.support.service.forget`.
 Forget = Callable[..., subprocess.CompletedProcess]
@@ -77,7 +77,7 @@ def says(answer: Answer, born: str | None) -> bool:
     today = datetime.now(UTC).date()
     birthday = date.fromisoformat(born)
     # It may have been given just before midnight.
-    days = (days_until_birthday(birthday, today - timedelta(days=n)) for n in (0, 1))
+    days = [days_until_birthday(birthday, today - timedelta(days=n)) for n in (0, 1)]
     return answer.status == 200 and days_left(answer) in days
 
 
@@ -175,7 +175,7 @@ class Workload:
             thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopped.set()
         for thread in self._threads:
             thread.join()
@@ -332,7 +332,7 @@ class _Caller:
             client.close()
         self._clients.clear()
 
-    def _ask(self, number: int, request: tuple[str, ...]) -> Answer | None:
+    def _ask(self, number: int, request: Request) -> Answer | None:
         number %= self.services
         client, used = self._clients.pop(number, (None, 0))
         client = client or self._services[number].client(timeout=15)

@@ -156,8 +156,7 @@ def test_a_user_is_forgotten_though_the_cache_cannot_be_told(
 def test_erasures_beside_writes_end_in_one_of_the_two_orders(stack: Stack) -> None:
     today = Today()
     with stack.services(EVERYTHING, TIMEZONE=today.zone) as services:
-        crowd = {"writers": 1, "sharing": 4, "readers": 4, "forgetters": 3}
-        with Workload(services, today, **crowd) as workload:
+        with Workload(services, today, writers=1, sharing=4, readers=4, forgetters=3) as workload:
             workload.proceed(5_000)
         found = violations(workload.history, today.rows(stack.stored()))
     assert found == []

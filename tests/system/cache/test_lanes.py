@@ -1,7 +1,7 @@
 """The lanes of workers: hits and misses, and writes that show everywhere at once."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, tzinfo
 
 import falcon.testing
@@ -43,14 +43,19 @@ def test_a_write_shows_everywhere_at_once(worker: Worker, other: Worker, table: 
     assert len(table.read) == 49, "more than one read after each write"
 
 
+def leases(claimed: Mapping[str, object]) -> dict[str, Lease | None]:
+    """The leases of a claim that found nothing."""
+    return {name: lease for name, lease in claimed.items() if isinstance(lease, Lease)}
+
+
 def test_a_batch_that_joins_several_leases_stores_them_all(
     worker: Worker, other: Worker, table: Table
 ) -> None:
     table.rows |= dict.fromkeys(("alice", "bob", "carol"), Record(OLD, 1))
-    leases = worker.cached({"alice": None}, FOREVER) | other.cached({"bob": None}, FOREVER)
-    found = worker.reads(leases | {"carol": None}, FOREVER)
+    alice, bob = worker.cached({"alice": None}, FOREVER), other.cached({"bob": None}, FOREVER)
+    found = worker.reads(leases(alice) | leases(bob) | {"carol": None}, FOREVER)
     assert found.keys() == {"alice", "bob", "carol"}
-    cached = other.cached({"alice": None, "bob": None, "carol": None}, FOREVER)
+    cached = dict(other.cached({"alice": None, "bob": None, "carol": None}, FOREVER))
     assert isinstance(cached.pop("carol"), Lease)
     assert cached == {"alice": Record(OLD, 1), "bob": Record(OLD, 1)}
 
@@ -60,8 +65,8 @@ def test_a_refused_name_is_not_cached_and_its_neighbours_are(
 ) -> None:
     table.rows["alice"] = Record(OLD, 1)
     table.refused = {"bob"}
-    leases = worker.cached({"alice": None, "bob": None}, FOREVER)
-    found = worker.reads(dict(leases), FOREVER)
+    claimed = worker.cached({"alice": None, "bob": None}, FOREVER)
+    found = worker.reads(leases(claimed), FOREVER)
     assert isinstance(found["bob"], Rejected)
     assert held(store) == Record(OLD, 1)
     assert held(store, "bob") is None

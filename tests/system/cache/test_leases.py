@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from hello.cache.connection import CacheUnavailable, Lease
-from hello.database.models import Generation, Record
+from hello.database.models import NO_SUCH_USER, Generation, Record
 from tests.support.cache import NEW, OLD, Connect, Connection, G, fill, history, key
 from tests.support.processes import eventually
 
@@ -45,7 +45,7 @@ def test_a_user_who_does_not_exist_is_not_cached(
     reader: Connection, another: Connection, store: redis.Redis
 ) -> None:
     lease = reader.claim(["alice", "bob"])["alice"]
-    reader.fill(lease, {"alice": None, "bob": Record(OLD, 1)})
+    reader.fill(lease, {"alice": NO_SUCH_USER, "bob": Record(OLD, 1)})
     assert not store.exists(key(store))
     assert isinstance(another.claim(["alice"])["alice"], Lease)
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 import redis
 
 from hello.cache.connection import CacheConnection, Lease
-from hello.database.models import Generation, Record
+from hello.database.models import NO_SUCH_USER, Generation, Record
 from tests.support.cache import NEW, NEWER, OLD, Connect, Connection, G, fill, insist, key
 from tests.support.valkey import Valkey
 
@@ -18,7 +19,7 @@ class Reader(NamedTuple):
 
     step: str = "claim"
     lease: Lease = Lease("", Generation(G, ""))
-    found: Record | None = None
+    found: Record = NO_SUCH_USER
 
 
 class Writer(NamedTuple):
@@ -66,7 +67,7 @@ class World:
 
     def explore(self, start: State) -> None:
         seen = {start.kind}
-        todo = [(start, ("start",))]
+        todo: list[tuple[State, tuple[str, ...]]] = [(start, ("start",))]
         while todo:
             state, path = todo.pop()
             self._check(state, path)
@@ -94,12 +95,12 @@ class World:
             )
         for n, reader in enumerate(state.readers):
             if reader.step != "done":
-                yield f"reader {n}: {reader.step}", lambda n=n: self._read(state, n)
+                yield f"reader {n}: {reader.step}", partial(self._read, state, n)
         for n, writer in enumerate(state.writers):
             if writer.step != "done":
-                yield f"writer {n}: {writer.step}", lambda n=n: self._write(state, n)
+                yield f"writer {n}: {writer.step}", partial(self._write, state, n)
             if writer.step == "remove":
-                yield f"writer {n}: crash", lambda n=n: _with_writer(state, n, step="done")
+                yield f"writer {n}: crash", partial(_with_writer, state, n, step="done")
 
     def _read(self, state: State, n: int) -> State:
         reader = state.readers[n]
@@ -114,7 +115,7 @@ class World:
                 reader = Reader("done")
         elif reader.step == "read":
             version = len(state.dates) - state.lost
-            found = Record(state.dates[-1], version) if version else None
+            found = Record(state.dates[-1], version) if version else NO_SUCH_USER
             reader = reader._replace(step="fill", found=found)
         else:
             _, text = self._do(state, lambda c: c.fill(reader.lease, {"alice": reader.found}))
@@ -165,7 +166,7 @@ def test_no_order_of_steps_leaves_an_outdated_value(
     empty = State(None, (Reader(),) * readers, writers, (OLD,), acknowledged=1)
     world.explore(empty)
     fill(connect(), alice=Record(OLD, 1))
-    world.explore(empty._replace(text=store.get(key(store))))
+    world.explore(empty._replace(text=str(store.get(key(store)))))
     assert world.states > 50
     assert world.hits > 10
 
@@ -182,7 +183,7 @@ def test_no_order_of_steps_leaves_an_outdated_value_though_versions_begin_again(
     world = World(connect(), store)
     fill(connect(), alice=Record(OLD, 2))
     writers = tuple(map(Writer, dates))
-    start = State(store.get(key(store)), (Reader(),) * readers, writers, (NEWER, OLD), 2)
+    start = State(str(store.get(key(store))), (Reader(),) * readers, writers, (NEWER, OLD), 2)
     world.explore(start._replace(deletions=2))
     assert world.states > 50
     assert world.hits > 10

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import date, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
@@ -58,6 +59,10 @@ def test_the_service_reads_a_user_once(
             assert not reads_the_database(elsewhere, "alice")
 
 
+def stores(client: Client, born: str) -> bool:
+    return client.put("alice", born).status == 204
+
+
 def test_services_with_different_caches_do_without(
     settings: dict[str, str],
     valkey: Valkey,
@@ -72,8 +77,7 @@ def test_services_with_different_caches_do_without(
     ):
         for n in count():
             born = (date(1990, 1, 1) + timedelta(days=n % 300)).isoformat()
-            writer = (client, elsewhere)[n % 2]
-            eventually(lambda writer=writer, born=born: writer.put("alice", born).status == 204)
+            eventually(partial(stores, (client, elsewhere)[n % 2], born))
             for reader in (client, elsewhere, client, elsewhere):
                 assert says(reader.get("alice"), born)
             # Each has taken its own for the one that is used.

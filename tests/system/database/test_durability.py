@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -108,11 +109,15 @@ def test_nobody_is_answered_before_the_commit(migrated_cluster: Cluster) -> None
 @contextmanager
 def configured(cluster: Cluster, **settings: str) -> Iterator[None]:
     """Change settings of the running server, until the block ends."""
+
+    def shows(name: str, value: str) -> bool:
+        return cluster.query(f"SHOW {name}") == [(value,)]
+
     for name, value in settings.items():
         cluster.query(f"ALTER SYSTEM SET {name} = '{value}'")
     cluster.query("SELECT pg_reload_conf()")
     for name, value in settings.items():
-        eventually(lambda name=name, value=value: cluster.query(f"SHOW {name}") == [(value,)])
+        eventually(partial(shows, name, value))
     yield
     for name in settings:
         cluster.query(f"ALTER SYSTEM RESET {name}")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from subprocess import CompletedProcess
+from typing import Any, NamedTuple
 
 import peewee
 import pytest
@@ -54,16 +54,23 @@ BOUND = 30.0
 TAKE_LOCK = f"SELECT pg_advisory_lock({int.from_bytes(b'hello', 'big')})"
 
 
-def migrate(
-    db_uri: str, *options: str, directory: Path | None = None, **settings: str
-) -> CompletedProcess:
+class Done(NamedTuple):
+    """How a migration has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    progress: str
+
+
+def migrate(db_uri: str, *options: str, directory: Path | None = None, **settings: str) -> Done:
     """Run it. Its progress, which is on standard error too, is in `progress`."""
     done = run_migrate(db_uri, *options, directory=directory, **settings)
     lines = done.stderr.splitlines(keepends=True)
     progress = re.compile("hello: (applying|waiting|this loses) ")
-    done.progress = "".join(line for line in lines if progress.match(line))
-    done.stderr = "".join(line for line in lines if not progress.match(line))
-    return done
+    said = "".join(line for line in lines if progress.match(line))
+    error = "".join(line for line in lines if not progress.match(line))
+    return Done(done.returncode, done.stdout, error, said)
 
 
 def _tables(cluster: Cluster, database: str) -> list[str]:
@@ -107,7 +114,7 @@ def early_database(shared_cluster: Cluster, own_database: str) -> str:
     return own_database
 
 
-def _failed(done: CompletedProcess) -> bool:
+def _failed(done: Done) -> bool:
     """If it failed with one line that begins as it should, and no stack trace."""
     return (
         done.returncode == 1
@@ -253,7 +260,8 @@ def test_a_migration_whose_connection_ends(shared_cluster: Cluster, early_databa
 
 
 def _users(cluster: Cluster, database: str) -> int:
-    return cluster.query("SELECT count(*) FROM users", database)[0][0]
+    count: int = cluster.query("SELECT count(*) FROM users", database)[0][0]
+    return count
 
 
 def _store(cluster: Cluster, database: str) -> None:
@@ -360,7 +368,7 @@ def stack() -> Iterator[Stack]:
 def test_a_replica_says_that_nothing_is_to_do_while_the_primary_is_away(
     stack: Stack, outage: str
 ) -> None:
-    settings = dict(stack.settings)
+    settings: dict[str, Any] = dict(stack.settings)
     uri = settings.pop("DB_URI")
     stack.primary_path.mode = outage
     start = time.monotonic()

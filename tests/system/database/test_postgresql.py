@@ -185,7 +185,7 @@ def test_failover_to_a_standby(cluster: Cluster) -> None:
 
 @pytest.fixture(params=["LATIN1", "SQL_ASCII"])
 def encoding(request: pytest.FixtureRequest) -> str:
-    return request.param
+    return str(request.param)
 
 
 @pytest.fixture

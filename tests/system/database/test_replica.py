@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 
 import pytest
 
@@ -319,7 +320,7 @@ def two() -> Iterator[Stack]:
 
 
 @pytest.fixture(params=["repeated URIs", "hosts by commas"])
-def pair(request: pytest.FixtureRequest, two: Stack) -> Iterator[tuple[Stack, str]]:
+def pair(request: pytest.FixtureRequest, two: Stack) -> tuple[Stack, str]:
     """A primary with two replicas, and how DB_READ_URI names them."""
     two.heal()
     two.empty()
@@ -340,15 +341,17 @@ def test_each_of_several_replicas_serves_and_stands_in_for_the_other(
         stack.service(DB_READ_URI=uri, READ_LANES="1") as service,
         service.client() as client,
     ):
+
+        def only(replica: Cluster) -> bool:
+            return reads(client, replica) and not reads(client, stack.primary)
+
         client.put("alice", OLD)
         eventually(lambda: reads(client, stack.replicas[0]))
         for number, path in enumerate(stack.replica_paths):
             other = stack.replicas[1 - number]
             path.mode = REFUSE
             path.reset()
-            eventually(
-                lambda other=other: reads(client, other) and not reads(client, stack.primary)
-            )
+            eventually(partial(only, other))
             state = client.request("GET", "/health").json
             assert state["status"] == "degraded"
             assert state["dependencies"][f"replica {number + 1}"]["state"] == "down"
@@ -526,7 +529,8 @@ def test_health_shows_each_replica_and_its_lag(stack: Stack, client: Client) -> 
     client.put("alice", OLD)
 
     def replica() -> dict:
-        return client.request("GET", "/health").json["dependencies"]["replica 1"]
+        shown: dict = client.request("GET", "/health").json["dependencies"]["replica 1"]
+        return shown
 
     eventually(lambda: replica()["lag_bytes"] == 0)
     assert replica().keys() == {"state", "latency_ms", "breaker", "lag_bytes"}

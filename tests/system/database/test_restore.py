@@ -9,7 +9,9 @@ from tests.support.writes import WRITERS, Writes, stored
 
 
 def _now(cluster: Cluster) -> datetime:
-    return cluster.query("SELECT clock_timestamp()")[0][0]
+    [(now,)] = cluster.query("SELECT clock_timestamp()")
+    assert isinstance(now, datetime)
+    return now
 
 
 def _archived(cluster: Cluster) -> None:

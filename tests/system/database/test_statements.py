@@ -318,7 +318,8 @@ def _deadlocks(cluster: Cluster, database: str) -> int:
     rows = cluster.query(
         "SELECT deadlocks FROM pg_stat_database WHERE datname = %s", parameters=(database,)
     )
-    return rows[0][0]
+    deadlocks: int = rows[0][0]
+    return deadlocks
 
 
 def test_overlapping_batches_do_not_deadlock(shared_cluster: Cluster, database: str) -> None:

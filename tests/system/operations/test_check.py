@@ -51,7 +51,8 @@ def check(code: int, **settings: str) -> dict[str, str]:
 def document(code: int, *options: str, **settings: str) -> dict:
     done = run("--json", *options, **settings)
     assert (done.returncode, done.stderr) == (code, ""), done.stdout
-    return json.loads(done.stdout)
+    said: dict = json.loads(done.stdout)
+    return said
 
 
 @pytest.fixture(scope="module")

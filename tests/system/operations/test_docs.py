@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -34,10 +35,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_page(service: Service, browser: Browser) -> object:
+def open_page(service: Service, browser: Browser) -> Callable[..., Browser]:
     """Opens the page and waits until it is shown."""
 
-    def open_page(**options: object) -> Browser:
+    def open_page(**options: Any) -> Browser:
         browser.open(f"http://127.0.0.1:{service.port}/docs", **options)
         browser.wait_for("main:not([aria-busy])")
         return browser
@@ -46,7 +47,7 @@ def open_page(service: Service, browser: Browser) -> object:
 
 
 @pytest.fixture
-def page(open_page) -> Browser:
+def page(open_page: Callable[[], Browser]) -> Browser:
     return open_page()
 
 
@@ -237,7 +238,7 @@ return [...document.querySelectorAll("body *")]
 
 @pytest.mark.parametrize("width", [320, 390, 1100])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_legible_and_fits(open_page, width: int, scheme: str) -> None:
+def test_it_is_legible_and_fits(open_page: Callable[..., Browser], width: int, scheme: str) -> None:
     page = open_page(width=width, scheme=scheme)
     page.run(SHOW_ALL)
     operations = len(page.find_all(".operation"))

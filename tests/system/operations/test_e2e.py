@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    command = [find("kubectl"), "kustomize", ROOT / "manifests" / "overlays" / "dev"]
+    command = [str(find("kubectl")), "kustomize", str(ROOT / "manifests" / "overlays" / "dev")]
     rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     path = tmp_path_factory.mktemp("manifest") / "deployment.yml"
     path.write_text(rendered)

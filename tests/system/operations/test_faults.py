@@ -17,6 +17,7 @@ from tests.support.service import (
     Answer,
     Client,
     Crowd,
+    Request,
     Service,
     day,
     get,
@@ -53,7 +54,8 @@ def slow_statement(cluster: Cluster, database: str, proxy: Proxy) -> AbstractCon
 
 @pytest.fixture(params=[refused, blackhole, slow_statement], ids=lambda fault: fault.__name__)
 def fault(request: pytest.FixtureRequest) -> Fault:
-    return request.param
+    fault: Fault = request.param
+    return fault
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_a_fault_is_answered_in_time_and_ends_without_a_restart(
     probes = [("GET", f"/health{path}") for path in ("/live", "/startup", "/ready", "")]
     puts = [put(f"user-{number}", "1990-05-17") for number in range(16)]
     gets = [get(f"user-{number}") for number in range(16)]
-    requests = [*probes, *puts, *gets]
+    requests: list[Request] = [*probes, *puts, *gets]
     with Crowd(service, len(requests)) as crowd:
         assert {answer.status for answer in crowd.ask(requests)} <= {200, 204, 404}
 
@@ -170,7 +172,7 @@ def test_few_connects_are_tried_while_each_is_reset_however_many_requests_come(
     statuses: list[int] = []
 
     def request(client: Client, number: int) -> None:
-        kinds = [put("alice", "1990-05-17"), get("alice"), ("GET", "/health")]
+        kinds: list[Request] = [put("alice", "1990-05-17"), get("alice"), ("GET", "/health")]
         statuses.append(client.request(*kinds[number % 3]).status)
 
     with (
@@ -196,8 +198,8 @@ def test_more_requests_than_may_wait_are_refused_at_once(
 ) -> None:
     uri = shared_cluster.uri(database)
     settings = PATIENT | {"MAX_WAITING": "4", "READ_LANES": "1"}
-    puts = [put(f"user-{number}", "1990-05-17") for number in range(20)]
-    gets = [get(f"user-{number}") for number in range(20)]
+    puts: list[Request] = [put(f"user-{number}", "1990-05-17") for number in range(20)]
+    gets: list[Request] = [get(f"user-{number}") for number in range(20)]
     with (
         Service(DB_URI=uri, **settings).wait_until() as service,
         Crowd(service, 20) as crowd,

@@ -112,7 +112,12 @@ def test_figures_of_all_workers_are_complete_and_outlive_them(
         eventually(replaced, within=20)
         assert answered(port) == 100 * killed
         ask(service, 100)
-        eventually(lambda killed=killed: watch.look() and answered(port) == 100 * (killed + 1))
+
+        def asked(expected: int = 100 * (killed + 1)) -> bool:
+            watch.look()
+            return answered(port) == expected
+
+        eventually(asked)
 
 
 def test_figures_outlive_a_reload(two_workers: tuple[Service, int]) -> None:

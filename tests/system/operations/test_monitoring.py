@@ -19,7 +19,7 @@ needs_prometheus = pytest.mark.skipif(
 
 def exposition(port: int) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=15) as response:
-        return response.read().decode()
+        return str(response.read(), "utf-8")
 
 
 def exported(text: str) -> set[str]:

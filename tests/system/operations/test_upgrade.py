@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class Visitor:
             self.stored[name] = born
         self._ask(client, "GET", lambda: client.get(name).status, 200)
 
-    def _ask(self, client: Client, method: str, request, expected: int) -> bool:
+    def _ask(self, client: Client, method: str, request: Callable[[], int], expected: int) -> bool:
         self.sent += 1
         start = time.monotonic()
         try:

@@ -61,7 +61,7 @@ def imported() -> set[str]:
     return set(line.split()[1:])
 
 
-def test_master_imports_the_configuration_the_logger_and_the_worker(imported) -> None:
+def test_master_imports_the_configuration_the_logger_and_the_worker(imported: set[str]) -> None:
     assert imported >= {
         "hello.server.configuration",
         "hello.server.worker",
@@ -70,14 +70,14 @@ def test_master_imports_the_configuration_the_logger_and_the_worker(imported) ->
     }
 
 
-def test_master_imports_nothing_of_the_application(imported) -> None:
+def test_master_imports_nothing_of_the_application(imported: set[str]) -> None:
     mine = {name for name in imported if name.partition(".")[0] == "hello"}
     may = {name for name in mine if name.startswith(PACKAGES)} - FOR_WORKERS | MODULES
     assert mine - may == set()
 
 
 @pytest.mark.parametrize("library", ["falcon", "peewee"])
-def test_master_imports_no_library_of_the_application(imported, library: str) -> None:
+def test_master_imports_no_library_of_the_application(imported: set[str], library: str) -> None:
     assert library not in imported
 
 
@@ -87,5 +87,5 @@ def test_worker_starts_only_with_the_configuration() -> None:
         *("--bind", f"127.0.0.1:{free_port()}"),
         *("--worker-class", "hello.server.worker.Worker", "hello.app:wsgi()"),
     ]
-    with Service(command=command) as service:
+    with Service(command) as service:
         eventually(lambda: "start gunicorn with -c python:hello.server" in service.log)

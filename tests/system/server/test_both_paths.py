@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -419,8 +420,11 @@ def test_access_log_tells_the_same() -> None:
             # Before those of the requests above there are others, of waiting for the server.
             return [line for line in server.log.splitlines() if "bytes" in line][-len(asked) :]
 
+        def all_written(server: Service) -> bool:
+            return len(lines(server)) == len(asked)
+
         for server in servers:
-            eventually(lambda server=server: len(lines(server)) == len(asked))
+            eventually(partial(all_written, server))
             for line, (method, said) in zip(lines(server), expected, strict=True):
                 assert f"{method} {said.status.split()[1]}" in line
                 assert re.search(rf"\b{len(said.body)}\b", line)

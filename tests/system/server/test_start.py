@@ -32,7 +32,7 @@ def hello(command: str, **settings: str) -> subprocess.CompletedProcess:
     return run([sys.executable, "-m", "hello", *command.split()], **settings)
 
 
-def refused(done: subprocess.CompletedProcess, name: str) -> str:
+def refused(done: subprocess.CompletedProcess[str], name: str) -> str:
     """The one line that a command ends with if a setting is wrong."""
     [line] = (done.stdout + done.stderr).splitlines()
     assert f"{name}: " in line

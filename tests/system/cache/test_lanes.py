@@ -11,7 +11,7 @@ import redis
 
 from hello.app import create_app
 from hello.cache.connection import CacheUnavailable, Lease
-from hello.database.models import Record
+from hello.database.models import NO_SUCH_USER, Record
 from hello.errors import DatabaseUnavailable, Rejected
 from tests.support.cache import NEW, OLD, held, insist, key
 from tests.support.processes import eventually
@@ -27,7 +27,7 @@ def test_a_user_is_read_from_the_database_once(worker: Worker, other: Worker, ta
 def test_a_user_who_does_not_exist_is_read_each_time(
     worker: Worker, other: Worker, table: Table
 ) -> None:
-    assert worker.users.find("alice") is None
+    assert worker.users.find("alice") == NO_SUCH_USER
     assert other.users.find("alice") is None
     assert table.read == ["alice"] * 2
     other.users.save("alice", OLD)

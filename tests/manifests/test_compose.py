@@ -74,6 +74,6 @@ def test_the_service_is_restricted_and_starts_after_what_it_needs(compose: dict)
 def test_nginx_balances_the_instances_and_lets_go_of_connections_first(compose: dict) -> None:
     instances = re.findall(r"^\s+server (\S+):8080 ", NGINX, re.MULTILINE)
     assert instances == [name for name in compose["services"] if name.startswith("hello-")]
-    server = (ROOT / "hello" / "server" / "config.py").read_text()
+    server = (ROOT / "hello" / "server" / "configuration.py").read_text()
     kept = int(re.search(r"^keepalive = (\d+)$", server, re.MULTILINE)[1])
     assert int(re.search(r"keepalive_timeout (\d+)s;", NGINX)[1]) < kept

@@ -13,7 +13,7 @@ from tests.support.programs import find
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
 # Read, not imported: gevent patches what imports the server.
-SERVER, APP = ROOT / "hello" / "server" / "config.py", ROOT / "hello" / "app.py"
+SERVER, APP = ROOT / "hello" / "server" / "configuration.py", ROOT / "hello" / "app.py"
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 
 #: Seconds for which load balancers keep an idle connection.

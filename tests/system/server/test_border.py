@@ -22,6 +22,7 @@ MODULES = {
     "hello",
     "hello.lifecycle",
     "hello.settings",
+    *("hello.environment", "hello.errors", "hello.uris"),
     *("hello.cache", "hello.cache.address", "hello.resolver"),
     *("hello.time_zones", "hello.usernames"),
 }

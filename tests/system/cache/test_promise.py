@@ -11,8 +11,8 @@ from tests.support.stack import (
     COMBINATIONS,
     Combination,
     Stack,
-    Usage,
 )
+from tests.support.usage import Usage
 from tests.support.workload import Today, Workload
 
 #: Shorter than usual, so that a fault shows all its stages in a few seconds.

@@ -15,13 +15,7 @@ from hello.cache.permission import RENEWAL, TERM
 from hello.database.models import Birthday, CacheStanding, Generation
 from hello.errors import DatabaseUnavailable
 from hello.telemetry.metrics import events
-from tests.support.cache import (
-    NEW,
-    NEWER,
-    OLD,
-    Connect,
-    G,
-)
+from tests.support.cache import NEW, NEWER, OLD, Connect, G
 from tests.support.processes import eventually, free_port
 from tests.support.proxy import BLACKHOLE, PASS, REFUSE, Proxy
 from tests.support.valkey import Valkey

@@ -15,7 +15,8 @@ from contextlib import ExitStack
 
 from tests.support.promise import Operation, Violation, violations
 from tests.support.service import Service
-from tests.support.stack import COMBINATIONS, Combination, Fault, Stack, Usage
+from tests.support.stack import COMBINATIONS, Combination, Fault, Stack
+from tests.support.usage import Usage
 from tests.support.workload import Today, Workload
 
 #: Shorter than usual, so that more faults fit into the time.

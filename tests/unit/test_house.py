@@ -64,6 +64,11 @@ def module(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def package(name: str) -> str:
+    """The package below `hello` that a module is in, or the module if it is in none."""
+    return ".".join(name.split(".")[:2])
+
+
 def order(edges: list[tuple[str, str]]) -> list[str]:
     """What is imported before what imports it; raises CycleError where there is no such order."""
     graph: dict[str, set[str]] = {}
@@ -88,6 +93,11 @@ def test_no_modules_import_each_other(edges: list[tuple[str, str]]) -> None:
     assert len(order(edges)) > 30
 
 
+def test_no_packages_import_each_other(edges: list[tuple[str, str]]) -> None:
+    # A package counts as one: what imports a part of it is above all of it.
+    assert len(order([(package(a), package(b)) for a, b in edges])) > 10
+
+
 @pytest.mark.parametrize("name", NEVER)
 def test_a_package_leaves_alone_what_is_above_it(name: str) -> None:
     found = [
@@ -102,7 +112,7 @@ def test_the_service_imports_no_tests() -> None:
     assert list(map(str, imports("hello", of="tests"))) == []
 
 
-@pytest.mark.parametrize("kind", ["unit", "functional", "manifests", "support"])
+@pytest.mark.parametrize("kind", ["unit", "functional", "system", "manifests", "support"])
 def test_tests_share_what_is_in_support_alone(kind: str) -> None:
     found = list(imports(f"tests/{kind}", of="tests"))
     assert [str(each) for each in found if each.part not in (kind, "support")] == []

@@ -15,12 +15,7 @@ from tests.support.processes import eventually
 from tests.support.promise import Operation, Violation, violations
 from tests.support.proxy import LATE, PASS
 from tests.support.service import Client
-from tests.support.stack import (
-    DATABASE,
-    Combination,
-    Fault,
-    Stack,
-)
+from tests.support.stack import DATABASE, Combination, Fault, Stack
 from tests.support.workload import Today, Workload, days_left
 
 #: The service as it is.

@@ -7,12 +7,8 @@ import pytest
 
 from hello.cache.permission import TERM
 from tests.support.promise import violations
-from tests.support.stack import (
-    COMBINATIONS,
-    Combination,
-    Stack,
-    Usage,
-)
+from tests.support.stack import COMBINATIONS, Combination, Stack
+from tests.support.usage import Usage
 from tests.support.workload import Today, Workload
 
 #: Shorter than usual, so that a fault shows all its stages in a few seconds.
@@ -39,8 +35,8 @@ def test_the_promise_is_kept_whatever_happens(
             for fault in stack.faults(combination).values():
                 with fault():
                     # Permissions to use the cache end meanwhile, however fast the answers are.
-                    workload.proceed(400, seconds=2 * TERM)
-                workload.recover(500)
+                    workload.proceed(250, seconds=2 * TERM)
+                workload.recover(300)
         found = violations(workload.history, today.rows(stack.stored()))
     assert found == []
     # It was worth checking: everything took part, and was missed.

@@ -13,7 +13,8 @@ from tests.support.postgres import Cluster
 from tests.support.processes import eventually
 from tests.support.proxy import PASS, REFUSE
 from tests.support.service import Client, Crowd, Service, get, migrate
-from tests.support.stack import DATABASE, Stack, batches, blackholed
+from tests.support.stack import DATABASE, Stack, blackholed
+from tests.support.usage import batches
 from tests.support.workload import says
 
 OLD, NEW, NEWER = "1990-05-17", "1991-06-18", "1992-07-19"

@@ -30,7 +30,7 @@ PROBLEM = "application/problem+json"
 @pytest.fixture(scope="module", params=COMMANDS)
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     # Shorter than usual, since some of these tests wait for its end.
-    with Service(COMMANDS[request.param], BODY_TIMEOUT="4").wait_until() as service:
+    with Service(COMMANDS[request.param], BODY_TIMEOUT="2").wait_until() as service:
         yield service
 
 

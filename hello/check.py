@@ -223,7 +223,7 @@ def _nothing_more(ping: Callable[[float], None]) -> Check:
     return check
 
 
-def _no_file(timeout: float) -> Mapping[str, Any]:
+def _no_file(_timeout: float) -> Mapping[str, Any]:
     raise SchemaOutdated("the file is not there yet: run python -m hello migrate")
 
 

@@ -28,7 +28,7 @@ class Metrics:
             "revision": revision,
         }
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         resp.content_type = MEDIA_TYPE
         resp.text = "".join(self._lines())
 
@@ -49,7 +49,7 @@ class Metrics:
 class Live:
     """`/health/live`: the process answers, as on the service's own port."""
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get(self, _req: falcon.Request, resp: falcon.Response) -> None:
         resp.media = {"status": "live"}
 
     on_head = on_get

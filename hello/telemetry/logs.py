@@ -114,7 +114,7 @@ class Logger(GunicornLogger):  # type: ignore[misc]
                 if type(handler) is logging.StreamHandler:  # no file
                     handler.setStream(sys.stdout)
 
-    def access(self, resp: Any, req: Any, environ: Any, request_time: timedelta) -> None:
+    def access(self, resp: Any, _req: Any, environ: Any, request_time: timedelta) -> None:
         """Called by gunicorn on its own path."""
         if self.access_log_enabled:
             self.answered(environ, resp.status, resp.sent or 0, request_time.total_seconds())
@@ -189,7 +189,7 @@ class Seldom:
 
 
 def report(
-    context: object, kind: type[BaseException], value: BaseException, trace: TracebackType | None
+    _context: object, kind: type[BaseException], value: BaseException, trace: TracebackType | None
 ) -> None:
     """Log what ended a greenlet that nobody waits for: `print_exception` of gevent's hub."""
     log.error("a greenlet failed", exc_info=(kind, value, trace))

@@ -23,9 +23,8 @@ class Server(Service):
     ) -> None:
         port = free_port()
         super().__init__(
-            command=[part.format(port=port, workers=workers) for part in command],
-            directory=directory,
-            prepare=None,
+            [part.format(port=port, workers=workers) for part in command],
+            directory,
             PORT=str(port),
             ADMIN_PORT=str(free_port()),
             WEB_CONCURRENCY=str(workers),

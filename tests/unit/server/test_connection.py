@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import gevent
 import pytest
@@ -17,6 +17,7 @@ from gunicorn.http import errors
 from hello.server.connection import MAX_HELD, WAIT_WHILE_ENDING, Connection, Context
 from hello.server.parser import HeadParser
 from hello.server.room import Room
+from hello.telemetry.logs import Logger
 from tests.support.requests import HOST, request
 
 PEER, SERVER = ("127.0.0.1", 50000), ("127.0.0.1", 8080)
@@ -56,7 +57,7 @@ class Worker:
         return Context(
             app=self.app,
             cfg=Config(),
-            log=SimpleNamespace(access_log_enabled=False),
+            log=cast(Logger, SimpleNamespace(access_log_enabled=False)),
             room=self.room,
             head_timeout=10.0,
             body_timeout=20.0,
@@ -118,6 +119,9 @@ class Served:
         return not self.greenlet.dead and self.connection.waits_for_client
 
 
+Serve = Callable[[Context], Served]
+
+
 def in_hub(call: Callable[[], None]) -> None:
     """Call as the worker and the room do."""
     gevent.get_hub().loop.run_callback(call)
@@ -130,7 +134,7 @@ def worker() -> Worker:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Context], Served]]:
+def serve() -> Iterator[Serve]:
     """Serves connections of contexts until the test ends."""
     with ExitStack() as stack:
 
@@ -144,11 +148,13 @@ def serve() -> Iterator[Callable[[Context], Served]]:
 
 
 @pytest.fixture
-def served(serve, worker: Worker) -> Served:
+def served(serve: Serve, worker: Worker) -> Served:
     return serve(worker.context())
 
 
-def test_plain_requests_are_answered_and_the_connection_is_kept(worker, served) -> None:
+def test_plain_requests_are_answered_and_the_connection_is_kept(
+    worker: Worker, served: Served
+) -> None:
     for _ in range(2):
         served.send(GET)
         head, body = served.answer()
@@ -159,7 +165,7 @@ def test_plain_requests_are_answered_and_the_connection_is_kept(worker, served) 
     assert worker.unusual == []
 
 
-def test_request_may_come_in_pieces(worker, served) -> None:
+def test_request_may_come_in_pieces(worker: Worker, served: Served) -> None:
     data = request(HOST, b"Content-Length: 2", line=b"PUT /a HTTP/1.1", body=b"{}")
     for start in range(0, len(data), 10):
         served.send(data[start : start + 10])
@@ -167,14 +173,18 @@ def test_request_may_come_in_pieces(worker, served) -> None:
     assert worker.unusual == []
 
 
-def test_unusual_request_is_left_to_gunicorn_with_every_byte_of_it(worker, served) -> None:
+def test_unusual_request_is_left_to_gunicorn_with_every_byte_of_it(
+    worker: Worker, served: Served
+) -> None:
     served.send(CHUNKED + GET)
     assert served.answer()[1] == b"/hello/alice"
     assert worker.unusual == [("/chunked", b"hello")]
     assert worker.counted == 1  # gunicorn's path counts its own
 
 
-def test_what_is_no_http_is_refused_and_the_connection_closed(worker, served) -> None:
+def test_what_is_no_http_is_refused_and_the_connection_closed(
+    worker: Worker, served: Served
+) -> None:
     served.send(b"GET /\n\n")
     assert served.client.recv(100) == b"refused"
     served.client.shutdown(socket.SHUT_WR)
@@ -182,7 +192,7 @@ def test_what_is_no_http_is_refused_and_the_connection_closed(worker, served) ->
     assert worker.refused == [errors.InvalidRequestLine]
 
 
-def test_each_wait_has_a_deadline_of_its_own(served) -> None:
+def test_each_wait_has_a_deadline_of_its_own(served: Served) -> None:
     def seconds() -> float:
         assert served.waits()
         return served.connection.deadline - time.monotonic()
@@ -199,7 +209,7 @@ def test_each_wait_has_a_deadline_of_its_own(served) -> None:
     assert seconds() == pytest.approx(20, abs=4)  # for a body
 
 
-def test_wait_ends_after_its_deadline_and_not_before(served) -> None:
+def test_wait_ends_after_its_deadline_and_not_before(served: Served) -> None:
     in_hub(served.connection.expire)
     assert served.waits()
     served.connection.deadline = 0.0
@@ -207,12 +217,12 @@ def test_wait_ends_after_its_deadline_and_not_before(served) -> None:
     assert served.closed()
 
 
-def test_drain_ends_an_idle_wait(served) -> None:
+def test_drain_ends_an_idle_wait(served: Served) -> None:
     in_hub(served.connection.drain)
     assert served.closed()
 
 
-def test_drain_lets_a_request_that_has_begun_be_answered(worker, served) -> None:
+def test_drain_lets_a_request_that_has_begun_be_answered(worker: Worker, served: Served) -> None:
     served.send(GET[:20])
     worker.is_ending = True
     in_hub(served.connection.drain)
@@ -222,7 +232,7 @@ def test_drain_lets_a_request_that_has_begun_be_answered(worker, served) -> None
     assert served.closed()
 
 
-def test_worker_that_ends_waits_a_moment_for_a_new_client(worker, serve) -> None:
+def test_worker_that_ends_waits_a_moment_for_a_new_client(worker: Worker, serve: Serve) -> None:
     worker.is_ending = True
     served = serve(worker.context())
     assert served.connection.deadline - time.monotonic() <= WAIT_WHILE_ENDING
@@ -231,13 +241,13 @@ def test_worker_that_ends_waits_a_moment_for_a_new_client(worker, serve) -> None
     assert served.closed()
 
 
-def test_connection_gives_way_while_it_waits_for_its_client(served) -> None:
+def test_connection_gives_way_while_it_waits_for_its_client(served: Served) -> None:
     served.send(GET[:20])
     in_hub(served.connection.give_way)
     assert served.closed()
 
 
-def test_connection_gives_way_while_its_client_does_not_read(worker, serve) -> None:
+def test_connection_gives_way_while_its_client_does_not_read(worker: Worker, serve: Serve) -> None:
     def app(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
         start("200 OK", [])
         return [bytes(1 << 22)]
@@ -251,7 +261,9 @@ def test_connection_gives_way_while_its_client_does_not_read(worker, serve) -> N
     assert worker.room.held == 0
 
 
-def test_connection_does_not_give_way_while_its_request_is_worked_on(worker, served) -> None:
+def test_connection_does_not_give_way_while_its_request_is_worked_on(
+    worker: Worker, served: Served
+) -> None:
     worker.go_on.clear()
     served.send(GET)
     assert not served.connection.waits_for_client
@@ -262,7 +274,7 @@ def test_connection_does_not_give_way_while_its_request_is_worked_on(worker, ser
     assert served.answer()[1] == b"/hello/alice"
 
 
-def test_bytes_of_a_request_are_held_until_it_is_answered(worker, served) -> None:
+def test_bytes_of_a_request_are_held_until_it_is_answered(worker: Worker, served: Served) -> None:
     served.send(GET[:20])
     assert worker.room.held == served.connection.held == 20
     served.send(GET[20:])
@@ -271,14 +283,16 @@ def test_bytes_of_a_request_are_held_until_it_is_answered(worker, served) -> Non
     assert worker.room.held == served.connection.held == 0
 
 
-def test_bytes_of_a_request_are_released_when_the_connection_ends(worker, served) -> None:
+def test_bytes_of_a_request_are_released_when_the_connection_ends(
+    worker: Worker, served: Served
+) -> None:
     served.send(GET[:20])
     served.client.shutdown(socket.SHUT_WR)
     assert served.closed()
     assert worker.room.held == 0
 
 
-def test_one_connection_holds_so_many_bytes_and_no_more(worker, serve) -> None:
+def test_one_connection_holds_so_many_bytes_and_no_more(worker: Worker, serve: Serve) -> None:
     def read_all(server: Any, request: Any, client: Any, peer: Any) -> None:
         request.body.read()
 

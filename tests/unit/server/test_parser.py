@@ -70,24 +70,29 @@ def parser_sees(heads: parser.HeadParser, data: bytes) -> tuple[dict, bytes] | N
 
 
 @pytest.mark.parametrize("data", PLAIN)
-def test_a_plain_request_is_recognised_and_seen_as_gunicorn_sees_it(heads, data) -> None:
+def test_a_plain_request_is_recognised_and_seen_as_gunicorn_sees_it(
+    heads: parser.HeadParser, data: bytes
+) -> None:
     assert parser_sees(heads, data) == gunicorn_sees(data) is not None
 
 
 @pytest.mark.parametrize("data", UNUSUAL.values(), ids=UNUSUAL)
-def test_an_unusual_request_is_left_to_gunicorn(heads, data) -> None:
+def test_an_unusual_request_is_left_to_gunicorn(heads: parser.HeadParser, data: bytes) -> None:
     assert parser_sees(heads, data) is None
 
 
 def test_a_peer_that_is_not_trusted_may_send_a_scheme_that_nobody_believes() -> None:
     heads = parser.HeadParser(CFG, None, PEER, SERVER, trusted=False)
     environ = heads.parse(request(HOST, b"X-Forwarded-Proto: https"))
+    assert environ is not None
     assert environ["HTTP_X_FORWARDED_PROTO"] == "https"
     assert environ["wsgi.url_scheme"] == "http"
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_of_generated_requests_those_recognised_are_seen_as_gunicorn_sees_them(heads, seed) -> None:
+def test_of_generated_requests_those_recognised_are_seen_as_gunicorn_sees_them(
+    heads: parser.HeadParser, seed: int
+) -> None:
     rng = random.Random(seed)
     recognised = 0
     for _ in range(5000):
@@ -100,7 +105,9 @@ def test_of_generated_requests_those_recognised_are_seen_as_gunicorn_sees_them(h
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_fields_that_came_before_are_seen_as_gunicorn_sees_them(heads, seed) -> None:
+def test_fields_that_came_before_are_seen_as_gunicorn_sees_them(
+    heads: parser.HeadParser, seed: int
+) -> None:
     rng = random.Random(seed)
     remembered = 0
     for _ in range(500):
@@ -118,7 +125,9 @@ def test_fields_that_came_before_are_seen_as_gunicorn_sees_them(heads, seed) -> 
 
 
 @pytest.mark.parametrize(("name", "value"), [*product(NAMES, VALUES)])
-def test_no_pair_of_name_and_value_is_seen_differently(heads, name, value) -> None:
+def test_no_pair_of_name_and_value_is_seen_differently(
+    heads: parser.HeadParser, name: bytes, value: bytes
+) -> None:
     for data in (
         request(HOST, name + b": " + value, body=b"{}"),
         request(HOST, b"X-B: 1", name + b":" + value, b"Content-Length: 2", body=b"{}"),

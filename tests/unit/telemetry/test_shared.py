@@ -3,7 +3,6 @@ import signal
 
 import pytest
 
-from hello.telemetry import shared
 from hello.telemetry.instruments import Snapshot
 from hello.telemetry.shared import Board
 
@@ -43,7 +42,7 @@ def test_a_worker_killed_while_it_writes_leaves_what_it_wrote_before(
         raise Killed
 
     # Between any two steps: before the page, and after its head.
-    monkeypatch.setattr(shared.zlib, "crc32", die)
+    monkeypatch.setattr("hello.telemetry.shared.zlib.crc32", die)
     with pytest.raises(Killed):
         board.write(slot, figures(a=[2]))
     monkeypatch.undo()

@@ -9,11 +9,12 @@ from contextlib import closing
 import peewee
 from playhouse.migrations import MigrationError
 
+from hello.credentials import Credentials
 from hello.database import schema
 from hello.environment import SettingsError
 from hello.errors import DatabaseUnavailable, Unavailable
 from hello.settings import MISCONFIGURED, Settings
-from hello.uris import DatabaseURI, URIs
+from hello.uris import DatabaseURI
 
 #: Exit codes, beside MISCONFIGURED. UNKNOWN is for `migrate --check` and `forget` alone.
 DONE, FAILED, PENDING, NO_SUCH_USER, UNKNOWN = 0, 1, 1, 1, 3
@@ -82,7 +83,7 @@ def migrate(options: argparse.Namespace, _extra: list[str]) -> int:
 
 def _is_current_on_a_replica(settings: Settings) -> bool:
     """Whether a replica shows that the primary lacks no script: it is never ahead."""
-    uris = URIs(settings.source)
+    uris = Credentials(settings.source)
     for number in range(settings.replicas):
         try:
             replica = schema.connect(DatabaseURI(uris.replica(number)), settings.connect_timeout)

@@ -11,6 +11,7 @@ from hello.cache.connection import CacheConnection
 from hello.cache.lanes import Cache, CacheReads, FillingReads, RemovingWrites
 from hello.cache.permission import Permission
 from hello.checks import Check
+from hello.credentials import Credentials
 from hello.database.guard import Guard
 from hello.database.postgresql import PostgreSQL
 from hello.database.replica import FencedReads, Primary, Replica
@@ -18,7 +19,6 @@ from hello.database.session import Connector, CurrentSchema, Session
 from hello.database.sqlite import SQLiteFile, SQLiteMemory
 from hello.settings import Settings
 from hello.telemetry import metrics
-from hello.uris import URIs
 from hello.users import Users
 
 Value = TypeVar("Value")
@@ -30,7 +30,7 @@ class Backends:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._uris = URIs(settings.source)
+        self._credentials = Credentials(settings.source)
         self._primary: Connector[Any]
         left_alone: Callable[[], bool] = bool
         if settings.db_uri.is_memory:
@@ -38,13 +38,13 @@ class Backends:
         elif settings.db_uri.is_sqlite:
             self._primary = CurrentSchema(SQLiteFile(settings.db_uri.sqlite_path))
         else:
-            self._primary = guard = self._guarded(self._uris.primary)
+            self._primary = guard = self._guarded(self._credentials.primary)
             self._fence = fence = Primary(self.open_primary(), guard.keep)
             left_alone = lambda: guard.failing or fence.silent  # noqa: E731
         metrics.BREAKERS.labels("primary").watch(left_alone)
         names = [f"replica {number + 1}" for number in range(settings.replicas)]
         self._replicas = [
-            (name, self._guarded(partial(self._uris.replica, number), False), Breaker(name))
+            (name, self._guarded(partial(self._credentials.replica, number), False), Breaker(name))
             for number, name in enumerate(names)
         ]
         self.cache: Cache | None = None
@@ -122,7 +122,7 @@ class Backends:
 
     def _connect_cache(self) -> CacheConnection:
         return CacheConnection(
-            self._uris.cache,
+            self._credentials.cache,
             timeout=self._settings.cache_timeout,
             lease=self._settings.request_timeout,
             ttl=self._settings.cache_ttl,

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import regex
 
 from hello import time_zones
-from hello.cache import address
+from hello.cache import uri as cache_uri
 from hello.environment import SettingsError, Source
 from hello.uris import DatabaseURI, parse_replica_uris
 from hello.usernames import DEFAULT_PATTERN
@@ -86,7 +86,7 @@ def _number_of_replicas(text: str) -> int:
 
 
 def _is_cache_uri(text: str) -> bool:
-    return bool(address.parse(text))
+    return bool(cache_uri.parse(text))
 
 
 #: OpenTelemetry's variables that name a collector for traces.
@@ -112,7 +112,7 @@ class Settings:
 
     source: Source
     db_uri: DatabaseURI = setting("DB_URI", DatabaseURI.parse, DatabaseURI("sqlite://"))  # noqa: RUF009
-    #: Of these two only how many, and whether there is one: where they are, `hello.uris` says.
+    #: Of these two only how many, and whether there is one; `hello.credentials` says where.
     replicas: int = setting("DB_READ_URI", _number_of_replicas, 0)
     cache: bool = setting("CACHE_URI", _is_cache_uri, False)
     cache_ttl: float = setting("CACHE_TTL", _seconds, 60.0)

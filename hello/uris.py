@@ -1,59 +1,12 @@
-"""The addresses of the databases and of the cache: a rotated password takes effect here.
+"""What the URI of a database may be."""
 
-They are read again at every connect, since a mounted Secret changes while the service runs.
-Connections that are open go on with the old password until they are closed.
-"""
-
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import unquote
 
 import psycopg2
 import regex
 from psycopg2.extensions import parse_dsn
-
-from hello.cache import address
-from hello.environment import SettingsError, Source
-from hello.errors import Misconfigured
-
-T = TypeVar("T")
-
-
-class URIs:
-    """The URIs as they are now: who connects asks for one, each time.
-
-    Every method raises Misconfigured if that setting has become wrong, or was removed.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def primary(self) -> str:
-        uri = self._read("DB_URI", DatabaseURI.parse)
-        if uri is None or uri.is_sqlite:
-            raise Misconfigured("DB_URI: changed to SQLite, which needs a restart")
-        return uri.text
-
-    def replica(self, number: int) -> str:
-        """That of one replica; if there are fewer by now, of one of them."""
-        uris = self._read("DB_READ_URI", parse_replica_uris)
-        if uris is None:
-            raise Misconfigured("DB_READ_URI: was removed, which needs a restart")
-        return uris[number % len(uris)]
-
-    def cache(self) -> str:
-        uri = self._read("CACHE_URI", address.parse)
-        if uri is None:
-            raise Misconfigured("CACHE_URI: was removed, which needs a restart")
-        return uri
-
-    def _read(self, name: str, parse: Callable[[str], T]) -> T | None:
-        try:
-            return self._source.parse(name, parse)
-        except SettingsError as ex:
-            raise Misconfigured(str(ex)) from None
 
 
 @dataclass(frozen=True)

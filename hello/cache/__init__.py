@@ -1,7 +1,7 @@
 """The server-side cache, in Valkey or Redis, which never shows the past.
 
-`connection` talks to it, `address` reads its URI; `permission` asks the primary whether it may be
-used; `lanes` wrap those of the databases.
+`keys` says what a key names and holds, `connection` talks to the server, `uri` says what its URI
+may be; `permission` asks the primary whether it may be used; `lanes` wrap those of the databases.
 
 It imports the databases, batching's protocol of a lane, and what those import: nothing of the
 server or HTTP.

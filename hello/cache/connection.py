@@ -4,10 +4,8 @@ It holds the version and the date of users that were read, never an answer, and 
 vanish at any time. It must never show a date older than one that was acknowledged.
 Comparing versions is not enough: a reader that was slow could store the old version
 after the new one was evicted, and a row that was deleted, restored, or lost in a failover
-begins its versions again. So a key holds one of two things:
-
-    v|<version>|<date>   a value
-    r|<token>            a lease: the right of one reader to store what it reads
+begins its versions again. So a key holds a value, or a *lease*: the right of one reader to store
+what it reads. See `hello.cache.keys`.
 
 - A reader that finds nothing puts a lease *before* it asks the database, and stores
   only if its lease is still there.
@@ -26,23 +24,18 @@ script compares it.
 See docs/decisions/cache.md.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date
 from typing import Any, NamedTuple
 
 import gevent
 import redis
 
-from hello.cache import address
+from hello.cache import uri
+from hello.cache.keys import keys_of, new_lease, record_of, value_of
 from hello.database.models import Generation, Record
 from hello.errors import DatabaseUnavailable
 from hello.telemetry import metrics
-
-#: Part of each key. Two releases that serve side by side need the same one: each removes what the
-#: other has stored. A value of another form is read as none, so that a form can change.
-SCHEMA_VERSION = 1
 
 #: What a script says on a server of another history than was meant, before that history.
 _ANOTHER_HISTORY = "HISTORY"
@@ -138,7 +131,7 @@ class CacheConnection:
         def claim() -> Any:
             nonlocal token
             # An attempt whose answer was lost may arrive after this one, and after a writer.
-            token = f"r|{os.urandom(8).hex()}"
+            token = new_lease()
             return self._call("claim", names, generation, token, self._lease)
 
         held = self._run("claim", claim)
@@ -146,13 +139,13 @@ class CacheConnection:
         for name, text in zip(names, held, strict=True):
             if text == token:
                 found[name] = Lease(token, generation)
-            elif (record := _record(text)) is not None:
+            elif (record := record_of(text)) is not None:
                 found[name] = record
         return found
 
     def fill(self, lease: Lease, found: Mapping[str, Record]) -> None:
         """Store what was read under a lease; give the lease back for who was not found."""
-        values = [_value(record) for record in found.values()]
+        values = [value_of(record) for record in found.values()]
         arguments: list[str | int] = [lease.token, self._ttl, *values]
         self._run("fill", lambda: self._call("fill", found, lease.generation, *arguments))
 
@@ -172,8 +165,7 @@ class CacheConnection:
     def _call(
         self, script: str, names: Iterable[str], generation: Generation, *arguments: str | int
     ) -> Any:
-        begin = f"hello:{SCHEMA_VERSION}:{generation.number}:{self._run_id}:"
-        keys = [begin + name for name in names]
+        keys = keys_of(names, generation, self._run_id)
         return self._scripts[script](keys, (generation.history, *arguments), self._client)
 
     def _run(self, name: str, operation: Callable[[], Any]) -> Any:
@@ -225,7 +217,7 @@ class CacheConnection:
     def _connect(self) -> Any:
         client: Any = None
         try:
-            client = address.connect(self._uri(), self._timeout)
+            client = uri.connect(self._uri(), self._timeout)
             self._run_id = client.info("server")["run_id"][:12]
         except BaseException as ex:
             if client is not None:
@@ -255,17 +247,3 @@ def _reason(ex: Exception) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return f"{kind}: {cause.strerror}"
     return kind
-
-
-def _record(text: str) -> Record | None:
-    """What a value says; None if it is none: a lease, or something that nobody here wrote."""
-    try:
-        letter, version, born = text.split("|")
-        return Record(date.fromisoformat(born), int(version)) if letter == "v" else None
-    except ValueError:
-        return None
-
-
-def _value(record: Record) -> str:
-    """The value to store; empty if there is no such user."""
-    return f"v|{record.version}|{record.date_of_birth}" if record.date_of_birth else ""

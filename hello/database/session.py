@@ -19,7 +19,7 @@ from hello.errors import (
     SchemaOutdated,
 )
 from hello.telemetry import metrics
-from hello.telemetry.instruments import CounterSeries
+from hello.telemetry.metric_types import CounterSeries
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")

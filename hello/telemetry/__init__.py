@@ -1,6 +1,6 @@
 """What operators see: figures and the log.
 
-`instruments` are the kinds of metrics, `metrics` declares every one; `shared` is the memory in
+`metrics` declares every metric, of the kinds that `metric_types` has; `shared` is the memory in
 which the workers show them to each other, `admin` the port, `exposition` what Prometheus reads
 there. `logs` has the log and gunicorn's logger.
 

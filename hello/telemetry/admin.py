@@ -14,8 +14,8 @@ from typing import Any
 import gevent
 from gevent import pywsgi, socket
 
-from hello.telemetry import instruments, metrics
-from hello.telemetry.instruments import Snapshot
+from hello.telemetry import metric_types, metrics
+from hello.telemetry.metric_types import Snapshot
 from hello.telemetry.shared import Board
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Admin:
         if slot is None:
             log.warning("no room for the figures of this worker: they are not shown")
         else:
-            instruments.restore(self._board.read(slot)[1])
+            metric_types.restore(self._board.read(slot)[1])
             self.publish()
             gevent.spawn(self._publish_for_ever)
         listener = socket.socket(

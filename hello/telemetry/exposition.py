@@ -7,8 +7,8 @@ from typing import Any
 import falcon
 
 from hello import __version__
-from hello.telemetry import instruments
-from hello.telemetry.instruments import Gauge, Histogram, Labels, Metric, Row, Snapshot
+from hello.telemetry import metric_types
+from hello.telemetry.metric_types import Gauge, Histogram, Labels, Metric, Row, Snapshot
 
 #: The text format of Prometheus.
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,7 +36,7 @@ class Metrics:
 
     def _lines(self) -> Iterator[str]:
         workers = list(self._read())
-        for metric in instruments.registry.values():
+        for metric in metric_types.registry.values():
             yield from _header(metric.name, metric.documentation, metric.type_name)
             for labels, row in sorted(_combine(metric, workers).items()):
                 yield from _samples(metric, labels, row)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from hello.telemetry import instruments
-from hello.telemetry.instruments import (
+from hello.telemetry import metric_types
+from hello.telemetry.metric_types import (
     Counter,
     CounterSeries,
     Gauge,
@@ -180,4 +180,4 @@ def snapshot() -> Snapshot:
         with open("/proc/self/statm") as file:
             MEMORY.labels().set(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
         FDS.labels().set(len(os.listdir("/proc/self/fd")))
-    return instruments.snapshot()
+    return metric_types.snapshot()

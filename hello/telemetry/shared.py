@@ -12,7 +12,7 @@ import zlib
 
 import msgspec
 
-from hello.telemetry.instruments import Snapshot
+from hello.telemetry.metric_types import Snapshot
 
 #: In bytes, for the figures of one worker: some hundred rows, of which a histogram's has 140.
 SIZE = 128 * 1024

@@ -12,7 +12,8 @@ import redis
 
 from hello.app import App, create_app
 from hello.backends import Backends
-from hello.cache.connection import CacheConnection, CacheUnavailable, Lease, _record
+from hello.cache.connection import CacheConnection, CacheUnavailable, Lease
+from hello.cache.keys import record_of
 from hello.cache.permission import Permission
 from hello.database.models import Generation, Record
 from hello.database.postgresql import Position, PostgreSQL, PostgreSQLConnection
@@ -185,7 +186,7 @@ class RepeatedClaims(CacheConnection):
         texts = self._run("claim", lambda: self._call("claim", *arguments))
         held = dict(zip(names, texts, strict=True))
         leases = {name: lease for name, text in held.items() if text == lease.token}
-        users = {name: user for name, text in held.items() if (user := _record(text))}
+        users = {name: user for name, text in held.items() if (user := record_of(text))}
         return users | leases
 
     def _insist(self, operation: Callable[[], Any]) -> Any:

@@ -23,7 +23,7 @@ MODULES = {
     "hello.lifecycle",
     "hello.settings",
     *("hello.environment", "hello.errors", "hello.uris"),
-    *("hello.cache", "hello.cache.address", "hello.resolver"),
+    *("hello.cache", "hello.cache.uri", "hello.resolver"),
     *("hello.time_zones", "hello.usernames"),
 }
 

@@ -9,16 +9,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import hello
-from hello.telemetry import instruments, metrics
+from hello.telemetry import metric_types, metrics
 from hello.telemetry.exposition import create_admin_app
-from hello.telemetry.instruments import Counter, Gauge, Histogram, Metric, Snapshot
+from hello.telemetry.metric_types import Counter, Gauge, Histogram, Metric, Snapshot
 
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Metric[Any]]:
     """What a test declares is forgotten."""
-    monkeypatch.setattr(instruments, "registry", dict(instruments.registry))
-    return instruments.registry
+    monkeypatch.setattr(metric_types, "registry", dict(metric_types.registry))
+    return metric_types.registry
 
 
 def show(*workers: tuple[bool, Snapshot]) -> dict[str, dict[tuple, float]]:

@@ -11,10 +11,10 @@ from hello.telemetry import metrics
 EXPECTED = Path(__file__).with_name("metrics.txt")
 
 _SHOW = """
-from hello.telemetry import instruments, metrics
+from hello.telemetry import metric_types, metrics
 
 metrics.snapshot()
-for metric in instruments.registry.values():
+for metric in metric_types.registry.values():
     bounds = getattr(metric, "bounds", None)
     between = f" {bounds[0]} to {bounds[-1]}" if bounds else ""
     print(f"{metric.type_name} {metric.name}{{{', '.join(metric.label_names)}}}{between}")

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from hello.telemetry.instruments import Snapshot
+from hello.telemetry.metric_types import Snapshot
 from hello.telemetry.shared import Board
 
 

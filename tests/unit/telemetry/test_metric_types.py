@@ -2,15 +2,15 @@ from typing import Any
 
 import pytest
 
-from hello.telemetry import instruments
-from hello.telemetry.instruments import Counter, Gauge, Histogram
+from hello.telemetry import metric_types
+from hello.telemetry.metric_types import Counter, Gauge, Histogram
 
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a test declares is forgotten."""
-    monkeypatch.setattr(instruments, "registry", {})
-    return instruments.registry
+    monkeypatch.setattr(metric_types, "registry", {})
+    return metric_types.registry
 
 
 def test_a_series_is_the_same_whenever_it_is_asked_for() -> None:
@@ -22,7 +22,7 @@ def test_a_series_is_the_same_whenever_it_is_asked_for() -> None:
 def test_counters_that_are_shown_from_the_start_are_zero() -> None:
     Counter("events_total", "Events.", "kind", start=[("x",), ("y",)])
     Counter("seldom_total", "Seldom.", "kind")
-    assert instruments.snapshot() == {
+    assert metric_types.snapshot() == {
         "events_total": {("x",): [0], ("y",): [0]},
         "seldom_total": {},
     }
@@ -35,15 +35,15 @@ def test_what_happened_is_in_the_next_snapshot() -> None:
     events.inc(2.5)
     for value in (1, 1.5, 3):
         seconds.observe(value)
-    assert instruments.snapshot() == {"events_total": {(): [3.5]}, "seconds": {(): [1, 1, 1, 5.5]}}
+    assert metric_types.snapshot() == {"events_total": {(): [3.5]}, "seconds": {(): [1, 1, 1, 5.5]}}
 
 
 def test_a_gauge_that_is_watched_is_asked_each_time() -> None:
     waiting: list[int] = []
     Gauge("waiting", "Waiting.").labels().watch(lambda: len(waiting))
-    assert instruments.snapshot()["waiting"] == {(): [0]}
+    assert metric_types.snapshot()["waiting"] == {(): [0]}
     waiting.append(1)
-    assert instruments.snapshot()["waiting"] == {(): [1]}
+    assert metric_types.snapshot()["waiting"] == {(): [1]}
 
 
 def test_what_only_grows_goes_on_from_the_past() -> None:
@@ -54,7 +54,7 @@ def test_what_only_grows_goes_on_from_the_past() -> None:
     kept.inc()
     seconds.observe(2)
     now.labels("x").set(1)
-    instruments.restore(
+    metric_types.restore(
         {
             "events_total": {("x",): [41], ("y",): [5]},
             "seconds": {(): [3, 4, 9]},

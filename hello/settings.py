@@ -1,7 +1,7 @@
 """Every setting of the service, declared once: its name, its default, and what it may be.
 
 They are read once, at the edge: `hello.environment` says from where. The URIs alone are read
-again while the service runs: see `hello.uris`.
+again while the service runs: see `hello.credentials`.
 """
 
 import os

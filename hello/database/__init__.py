@@ -5,6 +5,6 @@ that is away, `replica` reads one without ever reading the past. `schema` runs t
 hello/migrations; `models` has the tables and the records, `statements` all SQL that finds and
 changes users.
 
-It imports errors, breaker, uris, resolver and telemetry: nothing of the cache, the server or
-HTTP.
+It imports errors, usernames, breaker, uris, resolver and telemetry: nothing of the cache, the
+server or HTTP.
 """

@@ -86,6 +86,6 @@ NO_SUCH_USER = Record(None, 0)
 def records(names: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> dict[str, Record]:
     """The records of all these users, from the rows of `Statements.find` that were found."""
     found = dict.fromkeys(names, NO_SUCH_USER)
-    for name, *columns in rows:
-        found[name] = Record(*columns)
+    for row in rows:
+        found[row[0]] = Record(*row[1:])
     return found

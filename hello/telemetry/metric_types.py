@@ -73,7 +73,7 @@ AnySeries = TypeVar("AnySeries", bound=Series)
 class Metric(Generic[AnySeries]):
     """`combine` says what the figures of several workers make: their sum, or the greatest.
 
-    A metric without labels has its one series from the beginning.
+    A series is shown once somebody has asked for it by `labels`.
     """
 
     type_name = ""

@@ -39,8 +39,8 @@ class Backends:
             self._primary = CurrentSchema(SQLiteFile(settings.db_uri.sqlite_path))
         else:
             self._primary = guard = self._guarded(self._credentials.primary)
-            self._fence = fence = Primary(self.open_primary(), guard.keep)
-            left_alone = lambda: guard.failing or fence.silent  # noqa: E731
+            self._watched = watched = Primary(self.open_primary(), guard.keep)
+            left_alone = lambda: guard.failing or watched.silent  # noqa: E731
         metrics.BREAKERS.labels("primary").watch(left_alone)
         names = [f"replica {number + 1}" for number in range(settings.replicas)]
         self._replicas = [
@@ -56,7 +56,7 @@ class Backends:
         settings = self._settings
         # SQLite answers within the call: a second lane would never run.
         read_lanes = 1 if settings.db_uri.is_sqlite else settings.read_lanes
-        readers: list[Any] = [self._reader(n) for n in range(read_lanes)]
+        readers: list[Any] = [self._reader(number) for number in range(read_lanes)]
         writer = self.writes(self.open_primary().save)
         cached: list[CacheReads] = []
         if self.cache is not None:
@@ -86,7 +86,7 @@ class Backends:
             Replica(name, Session(connector, name), breaker)
             for name, connector, breaker in turned[: len(self._replicas)]
         ]
-        return FencedReads(primary, self._fence, replicas)
+        return FencedReads(primary, self._watched, replicas)
 
     def checks(self) -> dict[str, Check]:
         """A check for each dependency, by its name."""

@@ -90,7 +90,7 @@ def check_replica(
             flushed = primary.call(lambda c: c.flushed(deadline), deadline)
         except DatabaseUnavailable:
             return details
-        if replayed.history != flushed.history:
+        if replayed.lineage != flushed.lineage:
             raise DatabaseUnavailable("it does not follow this primary; it is not used")
         return details | {"lag_bytes": max(0, flushed.lsn - replayed.lsn)}
 

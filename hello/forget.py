@@ -33,17 +33,17 @@ def forget(argument: str) -> bool:
     try:
         # UTF-8 whatever the terminal's encoding is, as in a path.
         raw = os.fsencode(argument).decode("utf-8", "replace")
-        username = Usernames(settings.username_pattern).parse(raw)
+        name = Usernames(settings.username_pattern).parse(raw)
         if settings.db_uri.lacks_its_file:
             raise Unavailable("nothing was erased: the SQLite file is not there")
-        return _erase(username, Backends(settings), settings.request_timeout)
+        return _erase(name, Backends(settings), settings.request_timeout)
     except UsernameError as ex:
         raise SettingsError(f"USERNAME: {ex}") from None
     except Rejected:
         raise SettingsError("USERNAME: the database can store no such name") from None
 
 
-def _erase(username: str, backends: Backends, timeout: float) -> bool:
+def _erase(name: str, backends: Backends, timeout: float) -> bool:
     """Erase a user as a PUT writes: in the database, then in the cache. Whether there was one.
 
     It is certain on return that every GET which begins later is 404. `timeout`, in seconds, is
@@ -61,13 +61,13 @@ def _erase(username: str, backends: Backends, timeout: float) -> bool:
         deadline = time.monotonic() + timeout
         try:
             # If its answer is lost, the DELETE is repeated, and finds nothing.
-            known = session.call(lambda c: c.find([username], deadline), deadline)
+            known = session.call(lambda c: c.find([name], deadline), deadline)
             uses_cache = backends.cache is not None
             check_write(session, lambda c: c.forget([], deadline), uses_cache, deadline)
         except Unavailable as ex:
             raise Unavailable(f"nothing was erased: {ex}") from ex
         try:
-            erased = backends.writes(delete)({username: None}, time.monotonic() + timeout)
+            erased = backends.writes(delete)({name: None}, time.monotonic() + timeout)
         except Unavailable as ex:
             state = (
                 "it is erased from the database, and may still be shown from the cache"
@@ -75,4 +75,4 @@ def _erase(username: str, backends: Backends, timeout: float) -> bool:
                 else "it is not known whether it is erased"
             )
             raise Unavailable(f"{state}, so run this again: {ex}") from ex
-    return known[username].date_of_birth is not None or username in erased
+    return known[name].date_of_birth is not None or name in erased

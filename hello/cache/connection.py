@@ -32,7 +32,7 @@ import gevent
 import redis
 
 from hello.cache import uri
-from hello.cache.keys import keys_of, new_lease, record_of, value_of
+from hello.cache.keys import keys_of, new_token, record_of, value_of
 from hello.database.models import Generation, Record
 from hello.errors import DatabaseUnavailable
 from hello.telemetry import metrics
@@ -131,7 +131,7 @@ class CacheConnection:
         def claim() -> Any:
             nonlocal token
             # An attempt whose answer was lost may arrive after this one, and after a writer.
-            token = new_lease()
+            token = new_token()
             return self._call("claim", names, generation, token, self._lease)
 
         held = self._run("claim", claim)
@@ -205,8 +205,8 @@ class CacheConnection:
         try:
             return operation()
         except (redis.RedisError, OSError, ValueError) as ex:
-            kind, _, history = str(ex).partition(" ")
-            if isinstance(ex, redis.ResponseError) and kind == _ANOTHER_HISTORY:
+            word, _, history = str(ex).partition(" ")
+            if isinstance(ex, redis.ResponseError) and word == _ANOTHER_HISTORY:
                 raise AnotherHistory(history) from None
             self.close()
             raise CacheUnavailable(_reason(ex)) from ex
@@ -236,14 +236,14 @@ class CacheConnection:
 
 def _reason(ex: Exception) -> str:
     """Why, in words that hold no key and no secret: of what the server said, the first one."""
-    kind = type(ex).__name__
+    error = type(ex).__name__
     if isinstance(ex, DatabaseUnavailable):
         return str(ex)
     if isinstance(ex, redis.RedisError):
         word = getattr(ex, "status_code", None) or str(ex).partition(" ")[0]
         if word.isascii() and word.isalpha() and word.isupper():
-            return f"{kind}: {word}"
+            return f"{error}: {word}"
         cause = ex.__context__
         if isinstance(cause, OSError) and cause.strerror:
-            return f"{kind}: {cause.strerror}"
-    return kind
+            return f"{error}: {cause.strerror}"
+    return error

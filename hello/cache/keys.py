@@ -25,7 +25,7 @@ def keys_of(names: Iterable[str], generation: Generation, run_id: str) -> list[s
     return [begin + name for name in names]
 
 
-def new_lease() -> str:
+def new_token() -> str:
     """What the key of a user holds until its reader stores what it read."""
     return f"r|{os.urandom(8).hex()}"
 

@@ -20,7 +20,7 @@ from hello.telemetry import metrics
 log = logging.getLogger(__name__)
 
 #: To find out whether the cache can be written.
-NOBODYS = Generation(0, "")
+UNUSED = Generation(0, "")
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
@@ -90,7 +90,7 @@ class Cache:
                 gevent.sleep(RENEWAL)
                 with suppress(CacheUnavailable):
                     with suppress(AnotherHistory):
-                        connection.remove([""], NOBODYS)  # no user has this name
+                        connection.remove([""], UNUSED)  # no user has this name
                     return
                 metrics.CACHE_FAILURES.inc()  # nobody else tries meanwhile
                 with suppress(DatabaseUnavailable):

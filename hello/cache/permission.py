@@ -202,13 +202,13 @@ class Permission:
         now = self._clock()
         if standing.generation != self.generation:
             self._heard_at = now
-            if self.generation is not None and not standing.suspended:
+            if self.generation is not None and not standing.suspended_for:
                 # It took longer to commit that suspension than it lasted: who asked just before
                 # it was seen has a permission still.
                 self._settled_at = now + TERM
         self.generation = standing.generation
-        left = min(standing.suspended, SUSPENSION)
-        if standing.suspended > SUSPENSION + CLOCKS:
+        left = min(standing.suspended_for, SUSPENSION)
+        if standing.suspended_for > SUSPENSION + CLOCKS:
             # The primary's clock was set back by much. The suspension began before it was heard of.
             left = max(0.0, self._heard_at + SUSPENSION - asked)
         if not left:
@@ -220,7 +220,7 @@ class Permission:
         self._usable_until = 0.0
         self._suspended_until = asked + left
         # What is said to last longer than it can, readers may not believe as long as that.
-        certain = standing.suspended <= SUSPENSION
+        certain = standing.suspended_for <= SUSPENSION
         self._surely_suspended_until = asked + left - CLOCKS if certain else 0.0
 
     def _settle(self, deadline: float) -> None:

@@ -97,14 +97,14 @@ def _pool(uri: str, timeout: float) -> ConnectionPool:
     database = regex.search(r"^rediss?://[^/?#]*/([^?#]*)", uri)
     if database and not regex.fullmatch("[0-9]*", database[1]):
         raise ValueError("redis-py would take the first database")
-    kind = options.get("connection_class", redis.Connection)
+    given = options.get("connection_class", redis.Connection)
     return ConnectionPool(
         **options
         | {
             "connection_class": {
                 redis.Connection: _Connection,
                 SSLConnection: _TLSConnection,
-            }.get(kind, kind),
+            }.get(given, given),
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
             "decode_responses": True,

@@ -64,7 +64,7 @@ class CacheStanding(NamedTuple):
 
     generation: Generation
     #: Seconds for which nobody may read from it; 0 if it is not suspended.
-    suspended: float = 0.0
+    suspended_for: float = 0.0
     #: False if the primary, which says so, is away: others may know of newer writes, and nothing
     #: may be stored.
     confirmed: bool = True

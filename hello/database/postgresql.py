@@ -109,7 +109,7 @@ def _wait(connection: Any) -> None:
             wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
 
 
-class Backend(NamedTuple):
+class ServerProcess(NamedTuple):
     """The process of a server that serves one connection."""
 
     pid: int
@@ -120,7 +120,7 @@ class Backend(NamedTuple):
 
 
 # A role that may not see when a process began may not end it either: it is there.
-_END_BACKEND = """
+_END_PROCESS = """
     SELECT CASE WHEN backend_start <= %(clock)s THEN pg_terminate_backend(pid) END
     FROM pg_stat_activity
     WHERE pid = %(pid)s AND (backend_start <= %(clock)s) IS NOT FALSE
@@ -128,7 +128,7 @@ _END_BACKEND = """
 """
 
 
-class History(NamedTuple):
+class Lineage(NamedTuple):
     """What one primary and its replicas have in common."""
 
     #: initdb's identifier.
@@ -141,31 +141,31 @@ class Position(NamedTuple):
     """A place in the write-ahead log of one primary and its replicas."""
 
     #: None if it may not be read.
-    history: History | None
+    lineage: Lineage | None
     lsn: int
 
 
 class Newest:
-    """The newest history that any connection to one primary has shown.
+    """The newest lineage that any connection to one primary has shown.
 
     A primary that was paused, or cut off, while a standby took over, goes on as if nothing had
     happened: whoever knows better must not believe it.
     """
 
     def __init__(self) -> None:
-        self.history: History | None = None
+        self.lineage: Lineage | None = None
 
-    def learn(self, history: History | None) -> None:
-        if history is not None and not self.outdates(history):
-            self.history = history
+    def learn(self, lineage: Lineage | None) -> None:
+        if lineage is not None and not self.outdates(lineage):
+            self.lineage = lineage
 
-    def outdates(self, history: History | None) -> bool:
+    def outdates(self, lineage: Lineage | None) -> bool:
         """Whether it is that of an older primary."""
         return (
-            self.history is not None
-            and history is not None
-            and self.history.system == history.system
-            and self.history.timeline > history.timeline
+            self.lineage is not None
+            and lineage is not None
+            and self.lineage.system == lineage.system
+            and self.lineage.timeline > lineage.timeline
         )
 
 
@@ -183,17 +183,17 @@ class PostgreSQLConnection:
         self._statement_timeout = statement_timeout
         self._can_forget = False
         self._newest = newest
-        self.history: History | None = None
-        self._backend = Backend(0, datetime.min, datetime.min)
+        self.lineage: Lineage | None = None
+        self._process = ServerProcess(0, datetime.min, datetime.min)
         #: What time.monotonic() said when the server's clock was read.
         self._clock_read = 0.0
 
     def configure(self, deadline: float) -> None:
         rows = self.execute(_settings(self._statement_timeout), None, deadline)
         # The server read its clock a little before: a time reckoned from it is early, not late.
-        may_know_history, *backend = rows[0]
-        self._backend, self._clock_read = Backend(*backend), time.monotonic()
-        if may_know_history:
+        may_know_lineage, *process = rows[0]
+        self._process, self._clock_read = ServerProcess(*process), time.monotonic()
+        if may_know_lineage:
             # On a standby the timeline is that of its last restartpoint: it may be behind
             # after a failover, and then the standby is not used for a while. A primary's is that
             # of its log, whose files' names begin with it; its last checkpoint may be older.
@@ -204,7 +204,7 @@ class PostgreSQLConnection:
                 FROM pg_control_system(), pg_control_checkpoint(), pg_control_recovery()
             """
             [(system, timeline, file)] = self.execute(sql, None, deadline)
-            self.history = History(system, _timeline(file) if file else timeline)
+            self.lineage = Lineage(system, _timeline(file) if file else timeline)
 
     def prepare(self, deadline: float) -> None:
         self.execute(_PREPARE, None, deadline)
@@ -233,9 +233,9 @@ class PostgreSQLConnection:
         """How far the log of this primary is on disk: past every acknowledged write."""
         sql = "SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_flush_lsn() AS lsn"
         [(lsn, file)] = self.execute(sql, None, deadline)
-        known = self.history
-        history = known and History(known.system, _timeline(file))
-        return Position(history, _lsn(lsn))
+        known = self.lineage
+        lineage = known and Lineage(known.system, _timeline(file))
+        return Position(lineage, _lsn(lsn))
 
     def find_replayed(
         self, names: Iterable[str], deadline: float
@@ -252,7 +252,7 @@ class PostgreSQLConnection:
         if not replayed:
             raise ConnectionBroken("it is no replica, or not any more")
         found = records(wanted, (row for _, *row in rows if row[0]))
-        return Position(self.history, _lsn(replayed)), found
+        return Position(self.lineage, _lsn(replayed)), found
 
     def cache_standing(self, deadline: float) -> CacheStanding:
         """Whether the cache may be used; asked of the primary."""
@@ -281,13 +281,13 @@ class PostgreSQLConnection:
                 return []
             raise
 
-    def end(self, backend: Backend, deadline: float) -> bool:
+    def end(self, process: ServerProcess, deadline: float) -> bool:
         """End the process of a connection that broke; return whether it is gone.
 
         If it is, so is what it had to do. A server that took over from its own has none of that
         number, and the old primary is taken to be fenced.
         """
-        return not self.execute(_END_BACKEND, backend._asdict(), deadline)
+        return not self.execute(_END_PROCESS, process._asdict(), deadline)
 
     def close(self) -> None:
         self._connection.close()
@@ -307,15 +307,15 @@ class PostgreSQLConnection:
         if end <= now:
             raise DatabaseUnavailable("no time was left for a write")
         until = now + (end - now) * SERVER_SHARE
-        backend = self._backend
-        expires = backend.clock + timedelta(seconds=until - self._clock_read)
+        process = self._process
+        expires = process.clock + timedelta(seconds=until - self._clock_read)
         try:
             return self._commit(sql, (*parameters, expires), end)
         except ConnectionBroken as ex:
             if getattr(ex.__cause__, "pgcode", None) is not None:
                 raise  # the server has said that it is over
             raise OutcomeUnknown(
-                str(ex), until, lambda other, deadline: other.end(backend, deadline)
+                str(ex), until, lambda other, deadline: other.end(process, deadline)
             ) from ex
 
     def _commit(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
@@ -335,7 +335,7 @@ class PostgreSQLConnection:
     def execute(self, sql: str, parameters: Any, deadline: float) -> list[Any]:
         """Run one statement; translate what the driver raises."""
         self._connection.deadline = self._end(deadline)
-        self._check_history()
+        self._check_lineage()
         try:
             self._cursor.execute(sql, parameters)
             rows = self._cursor.fetchall() if self._cursor.description else []
@@ -348,11 +348,11 @@ class PostgreSQLConnection:
         except psycopg2.Error as ex:
             raise ConnectionBroken(_reason(ex)) from ex
         # Meanwhile it may have become known that nobody will see what was committed there.
-        self._check_history()
+        self._check_lineage()
         return rows
 
-    def _check_history(self) -> None:
-        if self._newest.history is not self.history and self._newest.outdates(self.history):
+    def _check_lineage(self) -> None:
+        if self._newest.lineage is not self.lineage and self._newest.outdates(self.lineage):
             raise ConnectionBroken("a newer primary has taken over from this one")
 
 
@@ -410,8 +410,8 @@ class PostgreSQL:
         try:
             connection.configure(deadline)
             if self._takes_writes:
-                self._newest.learn(connection.history)
-                if self._newest.outdates(connection.history):
+                self._newest.learn(connection.lineage)
+                if self._newest.outdates(connection.lineage):
                     raise DatabaseUnavailable("a newer primary has taken over from this one")
         except BaseException:
             connection.close()

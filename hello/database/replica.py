@@ -24,7 +24,7 @@ from hello.telemetry import metrics
 #: Seconds for which a replica may catch up with the fence before the primary is read.
 CATCH_UP = 0.005
 #: Seconds between two questions whether it has.
-POLL_INTERVAL = 0.0005
+CATCH_UP_INTERVAL = 0.0005
 #: Seconds for which a replica that did not is left alone.
 LAG_COOLDOWN = 0.25
 #: Seconds until a replica that follows another primary is looked at again.
@@ -32,7 +32,7 @@ FOREIGN_COOLDOWN = 10.0
 #: Seconds for which the primary, or a replica, may be silent while somebody else may answer.
 SILENCE = 0.5
 #: Seconds between two questions to a primary that was silent.
-RETRY_INTERVAL = 0.5
+ASK_INTERVAL = 0.5
 #: Seconds for which such a question may wait for a connection.
 CONNECTING = 10.0
 
@@ -63,7 +63,7 @@ class Primary:
     def _wait_for_it(self) -> None:
         try:
             while not self._answers():
-                gevent.sleep(RETRY_INTERVAL)
+                gevent.sleep(ASK_INTERVAL)
         finally:
             self.silent = False
             self._session.give_back(self._keep)
@@ -171,9 +171,9 @@ class FencedReads:
                 replica.breaker.succeeded()
                 metrics.FENCE_UNFENCED.inc()
                 return {name: record._replace(stale=True) for name, record in rows.items()}
-            if replayed.history != fence.history:
+            if replayed.lineage != fence.lineage:
                 # A position in another log says nothing about this one's. What a session
-                # knows of its server's history is as old as its connection.
+                # knows of its server's lineage is as old as its connection.
                 log.error("%s does not follow this primary; it is not used", replica.name)
                 metrics.FENCE_FOREIGN.inc()
                 replica.session.close()
@@ -189,4 +189,4 @@ class FencedReads:
                 metrics.FENCE_LAGGING.inc()
                 return None
             metrics.FENCE_POLLS.inc()
-            gevent.sleep(POLL_INTERVAL)
+            gevent.sleep(CATCH_UP_INTERVAL)

@@ -18,10 +18,10 @@ from hello.errors import DatabaseUnavailable
 from hello.uris import DatabaseURI
 
 DIRECTORY = Path(__file__).parents[1] / "migrations"
-HISTORY = "schema_migration"
+TABLE = "schema_migration"
 NAMES = tuple(migration.name for migration in Migration.load_directory(str(DIRECTORY)))
 
-SELECT_APPLIED = f"SELECT name FROM {HISTORY}"
+SELECT_APPLIED = f"SELECT name FROM {TABLE}"
 
 #: Any number will do as long as no other program locks the same one; this is "hello".
 _LOCK = int.from_bytes(b"hello", "big")
@@ -160,7 +160,7 @@ def losses(
                 (f"the column {column} of the table {table} in", _count(database, table, column))
                 for column in dropped
             ]
-        return [f"{what} {n} row{'s' * (n != 1)}" for what, n in lost if n]
+        return [f"{what} {count} row{'s' * (count != 1)}" for what, count in lost if count]
 
 
 def _columns(database: peewee.Database) -> dict[str, list[str]]:
@@ -168,7 +168,7 @@ def _columns(database: peewee.Database) -> dict[str, list[str]]:
     return {
         table: [column.name for column in database.get_columns(table)]
         for table in database.get_tables()
-        if table != HISTORY
+        if table != TABLE
     }
 
 
@@ -184,7 +184,7 @@ def applied(database: peewee.Database) -> list[str]:
 
 
 def _runner(database: peewee.Database) -> Runner:
-    return Runner(database, str(DIRECTORY), HISTORY)
+    return Runner(database, str(DIRECTORY), TABLE)
 
 
 @contextmanager

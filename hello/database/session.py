@@ -51,7 +51,7 @@ class DatabaseConnection(Protocol):
 
 
 #: Seconds between two questions whether a statement that may still arrive is over.
-POLL_INTERVAL = 0.02
+SETTLE_INTERVAL = 0.02
 
 #: Seconds for which a connection is trusted to have the schema that it was seen to have.
 SCHEMA_TERM = 5.0
@@ -240,4 +240,4 @@ class Session(Generic[AnyConnection]):
                     metrics.OTHER,
                 ):
                     return
-            gevent.sleep(min(POLL_INTERVAL, left))
+            gevent.sleep(min(SETTLE_INTERVAL, left))

@@ -49,7 +49,7 @@ class SQLiteConnection:
 
     def applied(self, deadline: float) -> list[str]:
         exists = "SELECT 1 FROM sqlite_master WHERE name = ?"
-        if not self._execute(exists, schema.HISTORY, deadline):
+        if not self._execute(exists, schema.TABLE, deadline):
             return []
         rows = patiently(
             lambda: self._connection.execute(schema.SELECT_APPLIED).fetchall(), deadline

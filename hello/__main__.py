@@ -21,13 +21,13 @@ DONE, FAILED, PENDING, NO_SUCH_USER, UNKNOWN = 0, 1, 1, 1, 3
 
 
 def serve(_options: argparse.Namespace, extra: list[str]) -> int:
-    """Become gunicorn: the same process, so that signals reach it."""
+    """Replace this process with gunicorn, so that signals reach it. Raises SettingsError."""
     command = ["gunicorn", "-c", "python:hello.server", *extra, "hello.app:wsgi()"]
     os.execve(sys.executable, [sys.executable, "-m", *command], _gunicorns_environment())
 
 
 def _gunicorns_environment() -> dict[str, str]:
-    """The environment, but for what gunicorn fails on before it reads its configuration.
+    """The environment, without what gunicorn fails on before it reads its configuration.
 
     Raises SettingsError.
     """
@@ -82,7 +82,7 @@ def migrate(options: argparse.Namespace, _extra: list[str]) -> int:
 
 
 def _is_current_on_a_replica(settings: Settings) -> bool:
-    """Whether a replica shows that the primary lacks no script: it is never ahead."""
+    """Whether a replica has the current schema: then the primary has it, which is never behind."""
     uris = Credentials(settings.source)
     for number in range(settings.replicas):
         try:
@@ -96,7 +96,7 @@ def _is_current_on_a_replica(settings: Settings) -> bool:
 
 
 def _may_lose(losses: list[str], options: argparse.Namespace) -> bool:
-    """Say what will be lost; whether that is what is wanted, by an option or by an answer."""
+    """Say what will be lost; return whether an option or an answer agrees to it."""
     for what in losses:
         _say(f"this loses {what}")
     if not losses or options.yes:
@@ -110,18 +110,18 @@ def _may_lose(losses: list[str], options: argparse.Namespace) -> bool:
 
 
 def _say(what: str) -> None:
-    """Progress, on standard error: standard output has the result."""
+    """Print progress on standard error: standard output has the result."""
     print(f"hello: {what}", file=sys.stderr, flush=True)
 
 
 def check(options: argparse.Namespace, _extra: list[str]) -> int:
-    from hello import check  # all that the service is made of: `serve` has no use for it here
+    from hello import check  # imports the whole service, which the other commands do without
 
     return check.main(as_json=options.json, timeout=options.timeout)
 
 
 def forget(options: argparse.Namespace, _extra: list[str]) -> int:
-    from hello.forget import forget  # as for `check`
+    from hello.forget import forget  # imports the whole service, as `check` does
 
     try:
         erased = forget(options.username)

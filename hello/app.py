@@ -1,4 +1,4 @@
-"""Every route on one page."""
+"""The WSGI application: every route on one page."""
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, tzinfo
@@ -21,13 +21,13 @@ from hello.settings import Settings
 from hello.usernames import Usernames
 from hello.users import Users
 
-#: In quotes, and `falcon.App` is looked up when one is made: whoever instruments Falcon puts a
-#: class there that is not generic.
+#: The type stands in quotes, and `falcon.App` is looked up only when an app is made: whoever
+#: instruments Falcon puts a class there that is not generic.
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
 
 
 def today(zone: tzinfo) -> date:
-    """The clock on the wall."""
+    """The date in a zone, by the system's clock."""
     return datetime.now(zone).date()
 
 
@@ -43,8 +43,8 @@ def create_app(
 ) -> App:
     """The WSGI application, wired from its parts.
 
-    `checks` are the dependencies that `/health` shows, by name; `middleware` goes around all
-    that is here.
+    `checks` are those of the dependencies that `/health` shows, by name; `middleware` runs before
+    and after everything that this function adds.
     """
     process = process or Process()
     app: App = falcon.App()
@@ -55,7 +55,7 @@ def create_app(
     problems.register(app)
 
     def outdated(req: Any, resp: Any, ex: SchemaOutdated, params: Any) -> None:
-        process.has_read = False  # the next probe looks for itself
+        process.has_read = False  # so that the next probe reads again
         problems.unavailable(req, resp, ex, params)
 
     app.add_error_handler(SchemaOutdated, outdated)
@@ -82,7 +82,7 @@ def server_options(req: falcon.Request, resp: falcon.Response, **_: object) -> N
 
 
 def wsgi() -> App:
-    """The application as the environment describes it, for the server."""
+    """The application that the settings describe, for the server. Raises SettingsError."""
     settings = Settings.of_the_start()
     backends = Backends(settings)
     batcher, middleware = _tracing() if settings.traces else (Batcher, [])
@@ -97,8 +97,8 @@ def wsgi() -> App:
 
 
 def _tracing() -> tuple[Callable[..., Batcher[Any, Any]], list[Any]]:
-    """What makes batches, and middleware, that send spans."""
-    from hello import traces  # it needs an extra
+    """A maker of batchers, and middleware, that send spans."""
+    from hello import traces  # imports OpenTelemetry, which is an extra
 
     tracer = traces.start(process)
     return partial(traces.TracedBatcher, tracer=tracer), [traces.RequestSpans(tracer)]

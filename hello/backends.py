@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class Backends:
-    """Everything that a worker talks to."""
+    """The databases and the cache of a worker."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -39,8 +39,8 @@ class Backends:
             self._primary = CurrentSchema(SQLiteFile(settings.db_uri.sqlite_path))
         else:
             self._primary = guard = self._guarded(self._credentials.primary)
-            self._fence = fence = Primary(self.open_primary(), guard.keep)
-            left_alone = lambda: guard.failing or fence.silent  # noqa: E731
+            self._watched = watched = Primary(self.open_primary(), guard.keep)
+            left_alone = lambda: guard.failing or watched.silent  # noqa: E731
         metrics.BREAKERS.labels("primary").watch(left_alone)
         names = [f"replica {number + 1}" for number in range(settings.replicas)]
         self._replicas = [
@@ -56,7 +56,7 @@ class Backends:
         settings = self._settings
         # SQLite answers within the call: a second lane would never run.
         read_lanes = 1 if settings.db_uri.is_sqlite else settings.read_lanes
-        readers: list[Any] = [self._reader(n) for n in range(read_lanes)]
+        readers: list[Any] = [self._reader(number) for number in range(read_lanes)]
         writer = self.writes(self.open_primary().save)
         cached: list[CacheReads] = []
         if self.cache is not None:
@@ -72,7 +72,7 @@ class Backends:
         )
 
     def writes(self, lane: Lane[Value, Result]) -> Lane[Value, Result]:
-        """A lane that writes, made to remove from the cache what it wrote."""
+        """`lane`, which writes, made to remove from the cache what it wrote."""
         return lane if self.cache is None else RemovingWrites(lane, self.cache)
 
     def _reader(self, number: int) -> Any:
@@ -80,13 +80,13 @@ class Backends:
         primary = self.open_primary()
         if not self._replicas:
             return primary.find
-        # Each lane prefers another replica.
+        # Lanes prefer different replicas, to share the load among them.
         turned = self._replicas[number % len(self._replicas) :] + self._replicas
         replicas = [
             Replica(name, Session(connector, name), breaker)
             for name, connector, breaker in turned[: len(self._replicas)]
         ]
-        return FencedReads(primary, self._fence, replicas)
+        return FencedReads(primary, self._watched, replicas)
 
     def checks(self) -> dict[str, Check]:
         """A check for each dependency, by its name."""
@@ -106,6 +106,7 @@ class Backends:
         return checks.check_writes(self.open_primary, self.cache is not None, timeout)
 
     def open_primary(self) -> Session[Any]:
+        """A new session with the primary; it connects when it is first used."""
         return Session(self._primary, "primary")
 
     def _guarded(self, uri: Callable[[], str], takes_writes: bool = True) -> Guard[Any]:
@@ -116,7 +117,7 @@ class Backends:
             uri,
             takes_writes=takes_writes,
             connect_timeout=self._settings.connect_timeout,
-            # The server must not go on with what nobody waits for.
+            # PostgreSQL must not work on a statement that no request waits for any more.
             statement_timeout=min(self._settings.statement_timeout, self._settings.request_timeout),
         )
 

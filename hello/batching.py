@@ -23,8 +23,8 @@ Result = TypeVar("Result")
 ResultOut = TypeVar("ResultOut", covariant=True)
 
 
-#: Seconds in which a statement can end, or a quarter of a request's time if that is less. Who has
-#: less left when a statement begins is turned away: all that ride in it would end with him.
+#: Seconds that a request must have left when a statement begins, or a quarter of its whole time if
+#: that is less. A request with less is refused: all that share the statement would end with it.
 LEAST = 0.25
 
 
@@ -36,9 +36,9 @@ class Lane(Protocol[Value, ResultOut]):
     ) -> Mapping[str, ResultOut | Exception]:
         """Run a statement for {key: value}, ending by `deadline` (time.monotonic()).
 
-        Nobody who waits for it gives up before: nothing may be done afterwards.
+        No waiter gives up before `deadline`; so the lane must change nothing after it.
         A key without a result gets None. A result that is an exception is raised for
-        its key alone; an exception raised is raised for every key.
+        its key alone; an exception that the lane raises is raised for every key.
         """
 
 
@@ -55,9 +55,9 @@ class _Entry(Generic[Value]):
 class Batcher(Generic[Value, Result]):
     """Shares statements between greenlets of one hub.
 
-    `lanes` run concurrently; `kind` names them in figures. `max_batch` bounds the keys of
+    `lanes` run concurrently; `kind` is their label in metrics. `max_batch` bounds the keys of
     one statement, `max_waiting` the requests that wait for one. `timeout`, in seconds,
-    bounds the time from `submit` to its answer. A lane has as long as who waits least long.
+    bounds the time from `submit` to its answer. A batch has the earliest deadline of its waiters.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Batcher(Generic[Value, Result]):
         self._least = min(LEAST, timeout / 4)
         self._waiting: dict[str, _Entry[Value]] = {}
         self._waiters = 0
-        # How many keys the last statement had: 1 means that requests come one by one.
+        # Keys of the last statement: 1 means that requests come one by one.
         self._last = 1
         self._kind = kind
         self._sizes = metrics.BATCH_SIZE.labels(kind)
@@ -85,7 +85,7 @@ class Batcher(Generic[Value, Result]):
         metrics.WAITING.labels(kind).watch(lambda: self._waiters)
 
     def submit(self, key: str, value: Value, timeout: float | None = None) -> Result | None:
-        """The result of the statement that `key` rode in.
+        """Wait for a statement that has `key`, and return its result for that key.
 
         If several requests submit the same key for the same statement, the last
         value that is not None is used and all get its result.
@@ -114,7 +114,8 @@ class Batcher(Generic[Value, Result]):
             gevent.spawn_raw(self._run, self._idle.pop())
 
         timer = hub.loop.timer(timeout)
-        # It is not to ring before that deadline: the loop's own time may be a little old.
+        # With `update`, since the loop's own time may lag: the timer must not fire before the
+        # deadline.
         timer.start(waiter.throw, _late(), update=True)
         try:
             result: Result | None = waiter.get()
@@ -171,8 +172,8 @@ class Batcher(Generic[Value, Result]):
     def _take(self) -> tuple[dict[str, _Entry[Value]], float]:
         """Remove a batch from the waiting set, the oldest keys first.
 
-        Returns it with the first deadline of those who wait for it. Who has too little time
-        left is told so instead.
+        Returns the batch and the earliest deadline of its waiters. Waiters with too little time
+        left get DeadlineExceeded instead.
         """
         if len(self._waiting) <= self._max_batch:
             batch, self._waiting = self._waiting, {}
@@ -202,7 +203,7 @@ def _first_deadline(batch: Mapping[str, _Entry[Value]]) -> float:
 
 
 def _dismiss(batch: dict[str, _Entry[Value]], least: float) -> None:
-    """Let those go whose deadline is before `least`, and the keys that nobody else waits for."""
+    """Refuse waiters whose deadline is before `least`; drop keys that nobody else waits for."""
     wake = gevent.get_hub().loop.run_callback
     for key, entry in list(batch.items()):
         for waiter, deadline in list(entry.waiters.items()):

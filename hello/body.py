@@ -4,7 +4,7 @@ import falcon
 
 from hello.problems import BodyTimeout, BodyTooLarge, EncodedBody, InvalidBody
 
-#: In bytes. The one body that the service reads has 30.
+#: Bytes of a body, at most. The body of a PUT has about 30.
 MAX_BYTES = 4096
 
 
@@ -21,7 +21,7 @@ def read_body(req: falcon.Request) -> bytes:
         raise EncodedBody("A body is read as it is; do not send a Content-Encoding.")
     length = req.content_length
     if length is None:
-        # Only a server that ends the stream itself lets a chunked body be read.
+        # A chunked body can be read only if the server ends the stream itself.
         length = MAX_BYTES + 1 if req.env.get("wsgi.input_terminated") else 0
         exact = False
     else:

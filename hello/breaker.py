@@ -1,4 +1,4 @@
-"""A circuit breaker: a dependency that fails is left alone for a moment."""
+"""A circuit breaker, which leaves a dependency alone after it failed; and its line in the log."""
 
 import logging
 import time
@@ -28,11 +28,11 @@ class Outage:
 
 
 class Breaker:
-    """Closed while all is well; open for a while after a failure; then one try decides.
+    """Closed while the dependency answers; open after a failure, until an attempt succeeds.
 
-    `name` is the dependency's, for the log and for the gauge `hello_breaker_open`; one without a
-    name has neither. `cooldown` is in seconds. It serves greenlets of one process: nothing here
-    waits.
+    `name` is the dependency's, in the log and in the gauge `hello_breaker_open`; a breaker without
+    a name has neither. `cooldown`, in seconds, is the time between two attempts while it is open.
+    Greenlets of one process can share a breaker: no method waits.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Breaker:
         return "open" if self.is_open else "closed"
 
     def allows(self) -> bool:
-        """Whether to try now. While open, one caller in each cooldown is let through."""
+        """Whether the caller may try now: while open, one caller in each cooldown may."""
         if self._retry_at is None:
             return True
         now = self._clock()
@@ -67,7 +67,7 @@ class Breaker:
         return True
 
     def failed(self, cooldown: float | None = None, *, reason: object = None) -> None:
-        """Open. `reason` is for the log; without one, somebody else has said it."""
+        """Open, for `cooldown` seconds or the usual time. `reason`, if given, is logged."""
         if reason is not None:
             self._outage.begin(reason)
         self._retry_at = self._clock() + (self._cooldown if cooldown is None else cooldown)

@@ -1,8 +1,8 @@
-"""`python -m hello check`: what works, what does not, and what that means for requests.
+"""The report of `python -m hello check`, made of what the checks in `hello/checks.py` find.
 
-It asks what `/health` asks, from a process of its own, and says why something failed: that
-is for whoever runs the service, `/health` for anybody. No line holds a URI or a secret; what
-libpq says of a connection names hosts and roles.
+The command asks what `/health` asks, from a process of its own. It also says why something
+failed, since it is for whoever runs the service, and `/health` is for anybody. No line holds a URI
+or a secret; what libpq says of a connection names hosts and roles.
 """
 
 import json
@@ -20,9 +20,9 @@ from hello.environment import SettingsError
 from hello.errors import SchemaOutdated, Unavailable
 from hello.settings import MISCONFIGURED, Settings
 
-#: Seconds that each dependency has; all are asked at once.
+#: Seconds that each check may take; all run at once.
 TIMEOUT = 5.0
-#: Seconds after that until a check is not waited for any more: looking up a name may block.
+#: Seconds after TIMEOUT until a check is given up: looking up a host may block longer.
 GRACE = 1.0
 
 #: Exit codes, beside MISCONFIGURED.
@@ -30,13 +30,13 @@ HEALTHY, FAILING = 0, 1
 
 
 class Report(NamedTuple):
-    """What was found.
+    """What the checks found.
 
-    `primary`, `reads` and `writes` are there always; `reads` is a look-up by lanes, and `writes`
-    is all that a PUT does, but for writing.
+    `primary`, `reads` and `writes` are always there; `reads` is a look-up through the lanes, and
+    `writes` does all that a PUT does, but for writing. `seconds` is how long it all took.
     """
 
-    #: What the settings name, in words.
+    #: The databases and the cache that the settings name, in words.
     settings: str
     primary: Finding
     reads: Finding
@@ -65,7 +65,7 @@ class Report(NamedTuple):
 
     @property
     def get(self) -> str:
-        """Who a GET is answered for: `any` user, perhaps `stale`, `cached` users, or `none`."""
+        """What a GET gets: `any` user, any user but perhaps `stale`, `cached` users, or `none`."""
         if not self.reads.problem:
             return "stale" if self.primary.problem and self.replicas else "any"
         if self.schema == "outdated" or not self.cache or self.cache.problem:
@@ -77,7 +77,7 @@ class Report(NamedTuple):
         return self.writes.problem is None
 
     def lines(self) -> list[str]:
-        """For people: a line for each thing."""
+        """The report for people: a line for each thing."""
         lines = [
             _line("settings", True, self.settings),
             _line("primary", not self._of_primary(), self._of_primary(), self.primary.seconds),
@@ -99,7 +99,7 @@ class Report(NamedTuple):
         return lines
 
     def document(self) -> dict[str, Any]:
-        """For machines."""
+        """The report for machines."""
         schema: dict[str, Any] = {"state": self.schema}
         if self.schema == "outdated":
             schema["reason"] = self.primary.reason
@@ -124,7 +124,7 @@ class Report(NamedTuple):
     def _of_put(self) -> str:
         if self.put:
             return ""
-        # Unless another line says so already.
+        # The reason is left out where another line has it already.
         said = self.primary.problem or isinstance(self.writes.problem, SchemaOutdated)
         return "503" if said else f"503: {self.writes.reason}"
 
@@ -163,7 +163,7 @@ def ask_at_once(checks: Mapping[str, Check], timeout: float) -> dict[str, Findin
         except BaseException as ex:
             errors.append(ex)
         finally:
-            gevent.get_hub().destroy()  # each thread that waits has one
+            gevent.get_hub().destroy()  # gevent makes a hub in each thread that waits
 
     threads = [
         threading.Thread(target=run, args=item, name=item[0], daemon=True)
@@ -180,13 +180,13 @@ def ask_at_once(checks: Mapping[str, Check], timeout: float) -> dict[str, Findin
 
 
 def examine(settings: Settings, timeout: float = TIMEOUT) -> Report:
-    """Ask everything that the settings name."""
+    """Run every check that the settings call for, `timeout` in seconds for each."""
     start = time.monotonic()
     checks = {name: _alone(settings, name) for name in _checks(settings)}
     if settings.db_uri.lacks_its_file:
         checks = dict.fromkeys(checks, _no_file)
     if settings.db_uri.is_memory:
-        # It belongs to this thread, and nothing of it waits.
+        # A database in memory belongs to this thread, and its checks never wait.
         found = {name: measure(check, timeout) for name, check in checks.items()}
     else:
         found = ask_at_once(checks, timeout)
@@ -230,7 +230,7 @@ def _no_file(_timeout: float) -> Mapping[str, Any]:
 
 def main(*, as_json: bool, timeout: float) -> int:
     """Print what was found; return the exit code."""
-    # Every failure is in the report: the log would say it twice.
+    # Failures are in the report: the log would say them twice.
     logging.getLogger("hello").addHandler(logging.NullHandler())
     try:
         settings = Settings.load()

@@ -1,7 +1,7 @@
-"""What is measured of each dependency, for `/health` and for `python -m hello check`.
+"""The checks of dependencies, for `/health` and for the report in `hello/check.py`.
 
-Each check opens connections of its own and closes them again. It takes the seconds that it has,
-changes nothing, returns what else there is to say, and raises Unavailable.
+A check takes the seconds that it may last, and returns details to show. It opens connections of
+its own, closes them again, and changes nothing. It raises Unavailable if the dependency fails.
 """
 
 import time
@@ -16,7 +16,7 @@ from hello.database.postgresql import PostgreSQLConnection
 from hello.database.session import Session
 from hello.errors import DatabaseUnavailable, Unavailable
 
-#: Sessions with the primary and with a replica. Their kind differs with the database.
+#: A session with the primary or a replica, over connections of either database.
 AnySession = Session[Any]
 OpenSession = Callable[[], AnySession]
 
@@ -24,7 +24,7 @@ Check = Callable[[float], Mapping[str, Any]]
 
 
 class Finding(NamedTuple):
-    """What a check said, after how many seconds."""
+    """What a check found: what is wrong, if anything, and details; and how long it took."""
 
     seconds: float
     problem: Unavailable | None = None
@@ -36,23 +36,23 @@ class Finding(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why, for whoever runs the service: it may name hosts and roles."""
+        """What is wrong, for whoever runs the service: hosts and roles may be named."""
         return str(self.problem or "")
 
     @property
     def public_reason(self) -> str:
-        """Why, for anybody."""
+        """What is wrong, in words for anybody."""
         return self.problem.detail if self.problem else ""
 
     def document(self, reason: str) -> dict[str, Any]:
-        """For machines."""
+        """The finding as JSON, with `reason` if something is wrong."""
         if self.problem:
             return {"state": "down", "reason": reason}
         return {"state": "up", "latency_ms": self.latency_ms, **self.details}
 
 
 def measure(check: Check, timeout: float) -> Finding:
-    """Run a check, which keeps to its timeout, in seconds, as well as it can."""
+    """Run a check. `timeout`, in seconds, is for the check to keep: nothing here enforces it."""
     start = time.monotonic()
     try:
         details = check(timeout)
@@ -91,7 +91,7 @@ def check_replica(
             flushed = primary.call(lambda c: c.flushed(deadline), deadline)
         except DatabaseUnavailable:
             return details
-        if replayed.history != flushed.history:
+        if replayed.lineage != flushed.lineage:
             raise DatabaseUnavailable("it does not follow this primary; it is not used")
         return details | {"lag_bytes": max(0, flushed.lsn - replayed.lsn)}
 
@@ -103,7 +103,7 @@ def check_cache(open_primary: OpenSession, cache: Cache, timeout: float) -> dict
         except CacheUnavailable as ex:
             raise Unavailable(f"the cache does not answer: {ex}") from ex
     deadline = time.monotonic() + timeout
-    # Unless the primary is away: its own check says so.
+    # A primary that is away is reported by its own check.
     with closing(open_primary()) as session, suppress(DatabaseUnavailable):
         _check_suspending(session, deadline)
     return {"breaker": cache.breaker.state, "suspended": cache.permission.suspended}
@@ -122,25 +122,25 @@ def check_write(
 ) -> None:
     """Whether a write would be acknowledged now, also if the cache went away meanwhile.
 
-    `write` is told the connection, and writes of nobody: it fails where writing would. Raises
-    Unavailable.
+    `write` gets the connection and runs the statement of the write for no user, which fails where
+    writing one would. Raises Unavailable.
     """
     _rehearse(session, write, uses_cache, deadline)
     if uses_cache:
-        # Any cache may need it: one that answers may not be the one that was used last.
+        # The right is needed although the cache answers: it may not be the one that was used last.
         _check_suspending(session, deadline)
 
 
 def _rehearse(
     session: AnySession, write: Callable[[Any], object], uses_cache: bool, deadline: float
 ) -> None:
-    """Do what every write does, and write nothing."""
+    """Run what every write runs, for no user. Raises Unavailable."""
     session.call(write, deadline)
     if uses_cache:
         session.call(lambda c: c.cache_standing(deadline), deadline)
 
 
 def _check_suspending(session: Session[PostgreSQLConnection], deadline: float) -> None:
-    """A role that may not suspend the cache can save nothing while the cache is away."""
+    """Raise Unavailable if the role may not suspend the cache, as a PUT must while it is away."""
     if not session.call(lambda c: c.may_suspend_cache(deadline), deadline, "permission"):
         raise Unavailable("the role may not update the table cache_use")

@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class Credentials:
-    """Who connects asks for the URI of what it connects to, each time.
+    """The URIs of the databases and of the cache, as the settings are when they are asked for.
 
-    Every method raises Misconfigured if that setting has become wrong, or was removed.
+    Every method raises Misconfigured if its setting has become wrong, or was removed.
     """
 
     def __init__(self, source: Source) -> None:
@@ -27,11 +27,11 @@ class Credentials:
     def primary(self) -> str:
         uri = self._read("DB_URI", DatabaseURI.parse)
         if uri is None or uri.is_sqlite:
-            raise Misconfigured("DB_URI: changed to SQLite, which needs a restart")
+            raise Misconfigured("DB_URI: names no PostgreSQL any more, which needs a restart")
         return uri.text
 
     def replica(self, number: int) -> str:
-        """That of one replica; if there are fewer by now, of one of them."""
+        """The URI of a replica, from 0; of another one if there are fewer replicas by now."""
         uris = self._read("DB_READ_URI", parse_replica_uris)
         if uris is None:
             raise Misconfigured("DB_READ_URI: was removed, which needs a restart")

@@ -1,4 +1,4 @@
-"""What the environment says: variables, and files that are mounted in their place.
+"""The source of settings: environment variables, and files that are mounted in their place.
 
 Any setting may be a file of its name in the directory `SECRETS_DIR` instead of an
 environment variable; the variable wins. Kubernetes mounts a Secret like that.
@@ -18,9 +18,9 @@ class SettingsError(ValueError):
 
 
 class Source:
-    """Where settings are looked up: variables first, then files in a directory.
+    """The source of settings: variables first, then files in a directory.
 
-    Nothing is kept: a file that has changed is seen. Every method raises SettingsError.
+    Nothing is kept, so that a change of a file is seen. Every method raises SettingsError.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:

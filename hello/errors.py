@@ -5,9 +5,9 @@
     │   ├── Overloaded           too many requests wait already
     │   ├── DeadlineExceeded     the request's time is up
     │   └── DatabaseUnavailable  no connection, or the statement did not finish
-    │       ├── ConnectionBroken it broke under a statement: worth one more try
-    │       │   └── OutcomeUnknown   which writes, and may still arrive
-    │       ├── Misconfigured    a mounted setting is wrong: nobody was asked
+    │       ├── ConnectionBroken the connection broke: worth one more try on another
+    │       │   └── OutcomeUnknown   under a write, which may still arrive
+    │       ├── Misconfigured    a mounted setting is wrong: no database was asked
     │       └── SchemaOutdated   the database waits for `python -m hello migrate`
     └── Rejected                 the database refuses this very value
 
@@ -23,7 +23,7 @@ class ServiceError(Exception):
 
 
 class Unavailable(ServiceError):
-    #: What clients are told instead of the message, if they may not know it.
+    #: The text for clients, where they may not see the message.
     _public: ClassVar[str] = ""
 
     @property
@@ -40,7 +40,7 @@ class DeadlineExceeded(Unavailable):
 
 
 class DatabaseUnavailable(Unavailable):
-    # Drivers' messages name hosts and users.
+    # The messages of drivers name hosts and users.
     _public = "the database does not answer"
 
 
@@ -49,11 +49,11 @@ class ConnectionBroken(DatabaseUnavailable):
 
 
 class OutcomeUnknown(ConnectionBroken):
-    """A statement that writes was sent, and its session broke without a word from the server.
+    """A statement that writes was sent, and its connection broke without a word from the server.
 
-    Until `until`, in terms of time.monotonic(), it can take effect, wherever it is now. `is_over`
-    is told a new connection and a deadline: it ends the session if it can, and says whether it
-    is gone. What may be raised by connections, it raises too.
+    The statement can take effect until `until`, in terms of time.monotonic(). `is_over` takes a new
+    connection and a deadline: it ends the statement's process on the server, if it can, and returns
+    whether that process is gone. It raises what calls of a connection raise.
     """
 
     def __init__(self, reason: str, until: float, is_over: Callable[[Any, float], bool]) -> None:
@@ -67,7 +67,7 @@ class Misconfigured(DatabaseUnavailable):
 
 
 class SchemaOutdated(DatabaseUnavailable):
-    # The message names scripts, and nothing else.
+    # The message names scripts and nothing else, so clients may see it.
     _public = ""
 
 

@@ -1,4 +1,4 @@
-"""What this process is doing. The worker sets it, the health resources show it."""
+"""The state of this process: the worker sets it, the health resources show it."""
 
 import mmap
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from collections.abc import Callable
 class Process:
     """`draining` is true once the process was asked to stop.
 
-    `at_end` are called when the last request was answered; each must end soon. `has_read` is
-    true once data was read with a current schema, by this process or by one that was forked
-    from the same: a worker that is replaced while the databases are away is as ready as the
-    others.
+    The functions in `at_end` are called when the last request was answered; each must return soon.
+    `has_read` is true once data was read with a current schema, by this process or by another
+    worker of the same master: a worker that is replaced while the databases are away is as ready as
+    the others.
     """
 
     def __init__(self) -> None:

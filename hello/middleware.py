@@ -1,4 +1,4 @@
-"""What every answer has in common."""
+"""The header fields that every answer has."""
 
 import random
 import re
@@ -21,16 +21,16 @@ def request_id(req: falcon.Request) -> str:
     known: str | None = req.env.get("hello.request_id")
     if known is None:
         given = req.env.get("HTTP_X_REQUEST_ID")
-        # It need not be secret, and the kernel's random bytes cost ten times as much.
+        # An id need not be secret, and the kernel's random bytes cost ten times as much.
         known = given if given and _SANE.fullmatch(given) else f"{random.getrandbits(128):032x}"
         req.env["hello.request_id"] = known
     return known
 
 
 class CommonHeaders:
-    """Adds HEADERS and the request's id to every answer, and tells the server its route.
+    """Adds HEADERS and the request's id to every answer, and tells the server the request's route.
 
-    The server writes the log and counts; it must not name a path, which holds a username.
+    The server logs and counts requests by route: a path would hold a username.
     """
 
     def process_response(

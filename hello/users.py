@@ -39,21 +39,21 @@ class Users:
         if cached:
             self._cached = make(cached, kind="cache")
 
-    def find(self, username: str) -> Record:
+    def find(self, name: str) -> Record:
         """What is known of a user."""
         if self._cached is None:
-            return self._reads.submit(username, None) or NO_SUCH_USER
+            return self._reads.submit(name, None) or NO_SUCH_USER
         end = time.monotonic() + self._timeout
         # Hits do not wait for misses: those go on to a batch of their own.
-        cached = self._cached.submit(username, None)
+        cached = self._cached.submit(name, None)
         if isinstance(cached, Record):
             return cached
         left = max(0.001, end - time.monotonic())
-        return self._reads.submit(username, cached, left) or NO_SUCH_USER
+        return self._reads.submit(name, cached, left) or NO_SUCH_USER
 
-    def save(self, username: str, date_of_birth: date) -> None:
+    def save(self, name: str, date_of_birth: date) -> None:
         """Create the user, or change the date; it is committed on return."""
-        self._writes.submit(username, date_of_birth)
+        self._writes.submit(name, date_of_birth)
 
     def ping(self, timeout: float) -> None:
         """Look up a user that cannot exist, to see that some database can be read."""

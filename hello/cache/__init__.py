@@ -3,6 +3,6 @@
 `keys` says what a key names and holds, `connection` talks to the server, `uri` says what its URI
 may be; `permission` asks the primary whether it may be used; `lanes` wrap those of the databases.
 
-It imports the databases, batching's protocol of a lane, and what those import: nothing of the
-server or HTTP.
+This package imports hello.database, batching's protocol of a lane, and what those import: nothing
+of the server or HTTP.
 """

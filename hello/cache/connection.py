@@ -1,6 +1,6 @@
 """The server-side cache: Valkey or Redis, shared by all workers of all pods.
 
-It holds the version and the date of users that were read, never an answer, and it may
+The cache holds the version and the date of users that were read, never an answer, and may
 vanish at any time. It must never show a date older than one that was acknowledged.
 Comparing versions is not enough: a reader that was slow could store the old version
 after the new one was evicted, and a row that was deleted, restored, or lost in a failover
@@ -11,16 +11,15 @@ what it reads. See `hello.cache.keys`.
   only if its lease is still there.
 - A writer, after its commit and before anybody is answered, removes whatever is there.
 
-So whoever stores has read after the last write that removed a lease. Keys that were
-evicted, flushed, expired, or lost with the server just miss. What arrives late does no harm: a
-removal makes one more miss, a store finds another lease or none, and nobody has a lease that was
-put by an attempt whose answer was lost.
+So a reader that stores has read after the last write that removed a lease. Keys that were
+evicted, flushed, expired, or lost with the server just miss. A script that arrives late does no
+harm: a removal makes one more miss, a store finds another lease or none, and no reader has a lease
+that was put by an attempt whose answer was lost.
 
-A key also names the *generation*. Which one is used, and on which server, is said by the primary:
-see `hello.cache.permission`. A server is known by its *history*, what Valkey calls
-`master_replid`: it is another one after every start and every promotion, so what a server brings
-back from a disk or from a copy is never read. It can change under an open connection, so each
-script compares it.
+A key also names the *generation*. The primary says which generation is used, and on which server:
+see `hello.cache.permission`. A server is known by its *history*, Valkey's `master_replid`, which
+changes at every start and every promotion: so what a server brings back from a disk or from a copy
+is never read. The history can change under an open connection, so each script compares it.
 See docs/decisions/cache.md.
 """
 
@@ -32,18 +31,19 @@ import gevent
 import redis
 
 from hello.cache import uri
-from hello.cache.keys import keys_of, new_lease, record_of, value_of
+from hello.cache.keys import keys_of, new_token, record_of, value_of
 from hello.database.models import Generation, Record
 from hello.errors import DatabaseUnavailable
 from hello.telemetry import metrics
 
-#: What a script says on a server of another history than was meant, before that history.
+#: The first word of the error that a script raises on a server of another history; that history
+#: follows it.
 _ANOTHER_HISTORY = "HISTORY"
 
-# The first line of each script says that it may write, so that a server which was demoted to
-# a replica refuses it, and with it the old values that it would show.
+# The shebang of each script makes a replica refuse it: a server that was demoted would show old
+# values.
 
-# ARGV[1]: the history that is meant.
+# ARGV[1]: the history that the server must have.
 _COMPARE_HISTORY = f"""
 local history = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 if history ~= ARGV[1] then
@@ -78,7 +78,7 @@ for i, key in ipairs(KEYS) do
 end
 """
 
-# KEYS: keys. ARGV: history. Making room is allowed where there is none.
+# KEYS: keys. ARGV: history. `allow-oom` lets a server that is full remove keys all the same.
 _REMOVE = f"""#!lua flags=allow-oom
 {_COMPARE_HISTORY}
 return redis.call('UNLINK', unpack(KEYS))
@@ -93,11 +93,11 @@ class Lease(NamedTuple):
 
 
 class CacheUnavailable(Exception):
-    """It is away, or left alone. Never an error of a request."""
+    """The cache is away, or left alone. No request fails for it."""
 
 
 class AnotherHistory(CacheUnavailable):
-    """It is there, and not the server that the primary names."""
+    """The cache answers, and is not the server that the primary names."""
 
     def __init__(self, history: str) -> None:
         super().__init__("it is not the one that was used last")
@@ -107,9 +107,9 @@ class AnotherHistory(CacheUnavailable):
 class CacheConnection:
     """One connection to the cache, for one lane. Scripts run on whole batches.
 
-    `uri` is asked for the URI at every connect. `timeout`, in seconds, bounds every
-    operation as a whole, connecting included; `lease` is how long a reader may take, `ttl`
-    how long a value is kept. Every method raises CacheUnavailable, and
+    `uri` is asked for the URI at every connect. All times are in seconds: `timeout` bounds every
+    operation as a whole, connecting included; `lease` is how long a lease is kept, `ttl` how long
+    a value is. Every method raises CacheUnavailable, and
     AnotherHistory if a generation is of another server.
     """
 
@@ -119,19 +119,20 @@ class CacheConnection:
         self._lease = int(lease * 1000)
         self._ttl = int(ttl * 1000)
         self._client: Any = None
-        #: The server's; in keys since the release before has it there, and both must agree.
+        #: The server's `run_id`. Keys have it since those of the release before do, and both
+        #: releases must use the same keys.
         self._run_id = ""
         self._scripts: dict[str, Any] = {}
 
     def claim(self, names: Iterable[str], generation: Generation) -> dict[str, Record | Lease]:
-        """What is cached, and a lease for each that is not and that nobody else reads."""
+        """The records that are cached, and leases for users that are not and nobody else reads."""
         names = list(names)
         token = ""
 
         def claim() -> Any:
             nonlocal token
             # An attempt whose answer was lost may arrive after this one, and after a writer.
-            token = new_lease()
+            token = new_token()
             return self._call("claim", names, generation, token, self._lease)
 
         held = self._run("claim", claim)
@@ -144,17 +145,18 @@ class CacheConnection:
         return found
 
     def fill(self, lease: Lease, found: Mapping[str, Record]) -> None:
-        """Store what was read under a lease; give the lease back for who was not found."""
+        """Store what was read under a lease; remove the lease of users that do not exist."""
         values = [value_of(record) for record in found.values()]
         arguments: list[str | int] = [lease.token, self._ttl, *values]
         self._run("fill", lambda: self._call("fill", found, lease.generation, *arguments))
 
     def remove(self, names: Iterable[str], generation: Generation) -> None:
-        """Remove values and leases, of users that were written."""
+        """Remove the values and leases of users that were written."""
         names = list(names)
         self._run("remove", lambda: self._call("remove", names, generation))
 
     def ping(self) -> None:
+        """Ask whether the server answers."""
         self._do(lambda: self._client.ping())
 
     def close(self) -> None:
@@ -188,7 +190,7 @@ class CacheConnection:
             raise CacheUnavailable("it did not answer in time") from ex
 
     def _insist(self, operation: Callable[[], Any]) -> Any:
-        """Do something that can be repeated, on a new connection if the old one was cut."""
+        """Run an operation, which can be repeated, again if the connection had been cut."""
         used = self._client is not None
         try:
             return self._do_once(operation)
@@ -205,8 +207,8 @@ class CacheConnection:
         try:
             return operation()
         except (redis.RedisError, OSError, ValueError) as ex:
-            kind, _, history = str(ex).partition(" ")
-            if isinstance(ex, redis.ResponseError) and kind == _ANOTHER_HISTORY:
+            word, _, history = str(ex).partition(" ")
+            if isinstance(ex, redis.ResponseError) and word == _ANOTHER_HISTORY:
                 raise AnotherHistory(history) from None
             self.close()
             raise CacheUnavailable(_reason(ex)) from ex
@@ -224,7 +226,7 @@ class CacheConnection:
                 client.close()
             if not isinstance(ex, Exception):
                 raise
-            # Whatever it is that answers there, or that the URI has become: it is no cache.
+            # Any exception: who knows what answers at that address, or what the URI has become.
             raise CacheUnavailable(_reason(ex)) from ex
         self._scripts = {
             "claim": client.register_script(_CLAIM),
@@ -235,15 +237,15 @@ class CacheConnection:
 
 
 def _reason(ex: Exception) -> str:
-    """Why, in words that hold no key and no secret: of what the server said, the first one."""
-    kind = type(ex).__name__
+    """What went wrong, without keys and secrets: of the server's message, the first word alone."""
+    error = type(ex).__name__
     if isinstance(ex, DatabaseUnavailable):
         return str(ex)
     if isinstance(ex, redis.RedisError):
         word = getattr(ex, "status_code", None) or str(ex).partition(" ")[0]
         if word.isascii() and word.isalpha() and word.isupper():
-            return f"{kind}: {word}"
+            return f"{error}: {word}"
         cause = ex.__context__
         if isinstance(cause, OSError) and cause.strerror:
-            return f"{kind}: {cause.strerror}"
-    return kind
+            return f"{error}: {cause.strerror}"
+    return error

@@ -2,8 +2,8 @@
 
     hello:<form>:<generation>:<run id>:<name>
 
-The generation is the one that the primary names (`hello.cache.permission`), the run id that of the
-server. A key holds one of two things:
+The primary names the generation (`hello.cache.permission`); the run id is the cache server's
+`run_id`. A key holds one of two things:
 
     v|<version>|<date>   a value
     r|<token>            a lease
@@ -15,8 +15,8 @@ from datetime import date
 
 from hello.database.models import Generation, Record
 
-#: Of the keys. Two releases that serve side by side need the same one: each removes what the
-#: other has stored. A value of another form is read as none, so that its form can change.
+#: The form of the keys. Two releases that serve side by side need the same keys, since each removes
+#: what the other has stored. The form of values may change: an unknown one is read as a miss.
 FORM = 1
 
 
@@ -25,13 +25,13 @@ def keys_of(names: Iterable[str], generation: Generation, run_id: str) -> list[s
     return [begin + name for name in names]
 
 
-def new_lease() -> str:
-    """What the key of a user holds until its reader stores what it read."""
+def new_token() -> str:
+    """What a key holds as a lease, until the reader stores what it read."""
     return f"r|{os.urandom(8).hex()}"
 
 
 def record_of(text: str) -> Record | None:
-    """What a value says; None if it is none: a lease, or something that nobody here wrote."""
+    """The record in a value; None if `text` is a lease or anything else."""
     try:
         letter, version, born = text.split("|")
         return Record(date.fromisoformat(born), int(version)) if letter == "v" else None

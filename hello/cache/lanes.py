@@ -19,28 +19,28 @@ from hello.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
-#: To find out whether the cache can be written.
-NOBODYS = Generation(0, "")
+#: A generation of no key: removing from it shows whether the cache can be written.
+UNUSED = Generation(0, "")
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
 
 class Cache:
-    """What the lanes of a worker know together about the cache.
+    """What the lanes of a worker share about the cache.
 
-    `connect` makes a connection for one lane.
+    `connect` returns a new connection, for one lane.
     """
 
     def __init__(self, connect: Callable[[], CacheConnection], permission: Permission) -> None:
         self.connect = connect
         self.permission = permission
-        #: For readers. A writer that fails suspends the cache, and then nobody tries.
+        #: The breaker of readers. A writer that fails suspends the cache, so that no lane tries.
         self.breaker = Breaker("cache")
         self._suspending = self._naming = False
 
     def attempt(self, operation: Callable[[], Result]) -> Result:
-        """Do something for a reader; raises CacheUnavailable, at once if it is left alone."""
+        """Run an operation for a reader; raises CacheUnavailable, at once while left alone."""
         if not self.breaker.allows():
             raise CacheUnavailable("left alone")
         try:
@@ -57,9 +57,9 @@ class Cache:
         return result
 
     def suspend(self, why: CacheUnavailable, deadline: float) -> None:
-        """Let nobody read from it, until this worker can write to it again.
+        """Keep every worker from reading the cache, until this worker can write to it again.
 
-        Raises DatabaseUnavailable if it is not certain by `deadline` that nobody does.
+        Raises DatabaseUnavailable if it is not certain by `deadline` that none reads from it.
         """
         if isinstance(why, AnotherHistory):
             self.permission.suspend(deadline, why.history)
@@ -71,7 +71,7 @@ class Cache:
         self.permission.suspend(deadline)
 
     def _try_to_use(self, history: str) -> None:
-        """Have everybody use the server of this history, after a suspension."""
+        """Have all workers use the server of this history, after a suspension."""
         named = self.permission.generation
         if self._naming or self.permission.suspended or (named and named.history == history):
             return
@@ -79,7 +79,7 @@ class Cache:
         try:
             self.permission.suspend(time.monotonic() + RENEWAL, history)
         except DatabaseUnavailable:
-            gevent.sleep(RENEWAL)  # nobody else tries meanwhile
+            gevent.sleep(RENEWAL)  # no other greenlet names one meanwhile
         finally:
             self._naming = False
 
@@ -90,9 +90,9 @@ class Cache:
                 gevent.sleep(RENEWAL)
                 with suppress(CacheUnavailable):
                     with suppress(AnotherHistory):
-                        connection.remove([""], NOBODYS)  # no user has this name
+                        connection.remove([""], UNUSED)  # no user has the empty name
                     return
-                metrics.CACHE_FAILURES.inc()  # nobody else tries meanwhile
+                metrics.CACHE_FAILURES.inc()  # while suspended, lanes do not count any
                 with suppress(DatabaseUnavailable):
                     self.permission.suspend(time.monotonic() + RENEWAL)
         finally:
@@ -122,7 +122,7 @@ class CacheReads:
 
 
 def _unconfirmed(found: Mapping[str, Record | Lease]) -> dict[str, Record | Lease]:
-    """What may be shown without permission. Nothing may be stored without one."""
+    """The records, as stale, and no lease: without permission nothing may be stored."""
     return {
         name: record._replace(stale=True)
         for name, record in found.items()
@@ -142,7 +142,7 @@ class FillingReads:
         self, leases: dict[str, Lease | None], deadline: float, /
     ) -> Mapping[str, Record | Exception]:
         found = self._reads(leases, deadline)
-        # Each batch that asked the cache had one lease; a batch here may join several.
+        # Each batch that asked the cache got one lease; a batch here may have users of several.
         fills: dict[Lease, dict[str, Record]] = {}
         for name, lease in leases.items():
             record = found.get(name)
@@ -171,7 +171,7 @@ class RemovingWrites(Generic[Value, Result]):
         try:
             results = self._writes(batch, deadline)
         except DatabaseUnavailable:
-            # Perhaps it was committed after all. Nobody is promised anything, and yet.
+            # The write may have been committed all the same, and then the cache is out of date.
             self._try_to_remove(batch)
             raise
         written = [name for name in batch if not isinstance(results.get(name), Exception)]

@@ -1,4 +1,4 @@
-"""CACHE_URI, and the client of redis-py that it makes, with an end to every wait."""
+"""What CACHE_URI may be, and redis-py's client for it, whose every wait has an end."""
 
 import socket
 import time
@@ -13,8 +13,8 @@ from redis.retry import Retry
 
 from hello import resolver
 
-#: What a URI may say after a `?`. Of what else redis-py knows, much would change what is meant
-#: here: `socket_timeout` would beat CACHE_TIMEOUT.
+#: The options that a URI may have after a `?`. Others that redis-py knows would override what is
+#: set here, as `socket_timeout` would CACHE_TIMEOUT.
 OPTIONS = frozenset(
     {
         *("db", "username", "password", "client_name"),
@@ -23,12 +23,12 @@ OPTIONS = frozenset(
     }
 )
 
-#: Of parse_url's result: what is not an option.
+#: The members of parse_url's result that are no options.
 _PLACE = frozenset({"host", "port", "path", "connection_class"})
 
 
 class _Connection(redis.Connection):
-    """One whose timeout bounds the look-up of its host, and all its addresses together."""
+    """A connection whose timeout bounds looking up its host and trying all addresses together."""
 
     def _connect(self) -> socket.socket:
         timeout = self.socket_connect_timeout or 0.0
@@ -62,7 +62,7 @@ class _Connection(redis.Connection):
 
 
 class _TLSConnection(SSLConnection, _Connection):
-    """The same with TLS, which verifies the name of the host and not the address."""
+    """A connection with TLS, which verifies the name of the host and not the address."""
 
 
 def parse(text: str) -> str:
@@ -93,25 +93,25 @@ def connect(uri: str, timeout: float) -> Any:
 def _pool(uri: str, timeout: float) -> ConnectionPool:
     options = parse_url(uri)
     if not options.keys() - _PLACE <= OPTIONS:
-        raise ValueError("an unknown option")
+        raise ValueError("the URI has an unknown option")
     database = regex.search(r"^rediss?://[^/?#]*/([^?#]*)", uri)
     if database and not regex.fullmatch("[0-9]*", database[1]):
-        raise ValueError("redis-py would take the first database")
-    kind = options.get("connection_class", redis.Connection)
+        raise ValueError("the database is no number")
+    given = options.get("connection_class", redis.Connection)
     return ConnectionPool(
         **options
         | {
             "connection_class": {
                 redis.Connection: _Connection,
                 SSLConnection: _TLSConnection,
-            }.get(kind, kind),
+            }.get(given, given),
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
             "decode_responses": True,
             "encoding_errors": "replace",
-            # Trying again is the breaker's business.
+            # The breaker decides when to try again.
             "retry": Retry(NoBackoff(), 0),
-            # A server could make the timeout longer by them.
+            # A server could lengthen the timeout by such a notification.
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
     )

@@ -1,10 +1,10 @@
-"""A database that failed is left alone for a moment, and no request tries whether it is back.
+"""A guard of one database, which leaves it alone after a failure until it is back.
 
-Connections are opened one at a time, in a greenlet of their own: how long an attempt may take
-does not depend on who waits for it. After one that failed, every `connect` fails at once, for the
-same reason, while that greenlet goes on trying, with a pause before each attempt, until one
-succeeds. So a database that refuses or resets connections gets two or three in a second from each
-worker, however many requests come; and they get their 503 without waiting.
+A greenlet opens connections, one at a time: how long an attempt may take does not depend on the
+deadlines of the callers who wait for it. After an attempt that failed, every `connect` fails at
+once, for the same reason, while the greenlet goes on trying, with a pause before each attempt,
+until one succeeds. So a database that refuses or resets connections gets two or three attempts in a
+second from each worker, however many requests come; and these get their 503 without waiting.
 """
 
 import random
@@ -23,25 +23,25 @@ from hello.errors import DatabaseUnavailable, Misconfigured, SchemaOutdated, Ser
 PAUSE = (0.25, 0.75)
 
 
-#: Seconds for which a connection is kept that came too late for who waited for it.
+#: Seconds for which a connection is kept that came too late for the caller who waited for it.
 SPARE_TERM = 5.0
 
 
 class Guard(Generic[AnyConnection]):
     """A connector that all sessions of a worker with one database share. See `Connector`.
 
-    It serves the greenlets of one thread.
+    A guard serves the greenlets of one thread.
     """
 
     def __init__(self, connector: Connector[AnyConnection]) -> None:
         self._connector = connector
         self._waiters: list[AsyncResult[AnyConnection]] = []
         self._at_work = False
-        #: Why nobody else tries for a moment.
+        #: The error that `connect` raises at once; None while the database is not left alone.
         self._failure: DatabaseUnavailable | None = None
-        #: Nobody waited for it any more when it was there.
+        #: A connection that came when no caller waited for it any more.
         self._spare: AnyConnection | None = None
-        #: Whether the last attempt failed. A database with an outdated schema is there.
+        #: Whether the last attempt failed; one that found an outdated schema did not.
         self.failing = False
 
     def connect(self, deadline: float) -> AnyConnection:
@@ -74,7 +74,7 @@ class Guard(Generic[AnyConnection]):
             self.keep(waiter.get())
 
     def _work(self) -> None:
-        """Open connections while somebody waits for one, or the database is away."""
+        """Open connections while a caller waits for one, or the database is away."""
         try:
             while self._waiters or self._failure:
                 if self._failure:
@@ -99,7 +99,7 @@ class Guard(Generic[AnyConnection]):
             self.keep(connection)
 
     def keep(self, connection: AnyConnection) -> None:
-        """Take an open connection for whoever waits for one, or asks soon."""
+        """Give an open connection to a caller who waits for one, or keep it for SPARE_TERM."""
         if self._waiters:
             self._waiters.pop(0).set(connection)
         elif self._spare is None:
@@ -115,5 +115,5 @@ class Guard(Generic[AnyConnection]):
 
 
 def _again(ex: Any) -> Any:
-    """The same error for somebody else: a traceback belongs to one."""
+    """A copy of an error for another caller, since each caller adds to the traceback."""
     return type(ex)(*ex.args) if isinstance(ex, ServiceError) else ex

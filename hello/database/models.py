@@ -1,4 +1,4 @@
-"""The tables: the users, and whether the cache may be used."""
+"""The tables of users and of the use of the cache, and the records that are made of their rows."""
 
 from collections.abc import Iterable
 from datetime import date
@@ -25,7 +25,7 @@ class User(Model):
     the date. Both times are the database's.
 
     The model is bound to no database: `hello.database.statements` compiles its queries for
-    each kind.
+    PostgreSQL and for SQLite.
     """
 
     username = CharField(max_length=MAX_LENGTH, primary_key=True)
@@ -39,7 +39,7 @@ class User(Model):
 
 
 class CacheUse(Model):
-    """Whether the cache may be used: one row, its `id` is 1. See `hello.cache.permission`."""
+    """The one row that says how the cache may be used (`hello.cache.permission`); its `id` is 1."""
 
     id = SmallIntegerField(primary_key=True)
     generation = BigIntegerField()
@@ -51,11 +51,11 @@ class CacheUse(Model):
 
 
 class Generation(NamedTuple):
-    """A generation of keys, on one cache server. What another one holds is never read."""
+    """A generation of keys, on one cache server. Keys of other generations are never read."""
 
-    #: Part of each key; drawn at random.
+    #: A part of each key; drawn at random.
     number: int
-    #: What Valkey calls `master_replid`: another one after every start and every promotion.
+    #: The cache server's `master_replid`, which changes at every start and every promotion.
     history: str
 
 
@@ -63,20 +63,19 @@ class CacheStanding(NamedTuple):
     """How the cache may be used."""
 
     generation: Generation
-    #: Seconds for which nobody may read from it; 0 if it is not suspended.
-    suspended: float = 0.0
-    #: False if the primary, which says so, is away: others may know of newer writes, and nothing
-    #: may be stored.
+    #: Seconds for which no worker may read from the cache; 0 if it is not suspended.
+    suspended_for: float = 0.0
+    #: False while the primary is away: there may be newer writes, so nothing may be stored.
     confirmed: bool = True
 
 
 class Record(NamedTuple):
-    """What is known of one user."""
+    """A user as found in a database or in the cache."""
 
     #: None if there is no such user.
     date_of_birth: date | None
     version: int
-    #: Whether it was found while the primary was away: newer writes may be missing.
+    #: Whether the record was found while the primary was away: newer writes may be missing.
     stale: bool = False
 
 
@@ -84,7 +83,7 @@ NO_SUCH_USER = Record(None, 0)
 
 
 def records(names: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> dict[str, Record]:
-    """The records of all these users, from the rows of `Statements.find` that were found."""
+    """The record of each name, made of the rows that `Statements.find` returned."""
     found = dict.fromkeys(names, NO_SUCH_USER)
     for row in rows:
         found[row[0]] = Record(*row[1:])

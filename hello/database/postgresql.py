@@ -1,9 +1,9 @@
 """PostgreSQL through psycopg2 under gevent, with an end to every wait.
 
-psycopg2 waits for the network in a callback. Ours lets other greenlets run and gives
-up at the connection's deadline; libpq's own `connect_timeout` is not applied to
-connections opened this way, and its name resolution would stop the whole process, so
-hosts are resolved and tried here, one address at a time.
+psycopg2 waits for the network in a callback. The callback here lets other greenlets run and
+gives up at the connection's deadline. libpq does not apply its own `connect_timeout` to
+connections opened this way, and its name resolution would stop the whole process; so
+hosts are resolved here, and tried one address at a time.
 """
 
 import secrets
@@ -22,21 +22,21 @@ from hello.database import schema, statements
 from hello.database.models import CacheStanding, Generation, Record, records
 from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Rejected
 
-#: What libpq is told unless the URI says otherwise.
+#: Parameters for libpq, which those in the URI override.
 DEFAULTS = {
     "application_name": "hello",
     "client_encoding": "UTF8",
     # Asking for Kerberos first costs a round trip, and a blocking look at its cache.
     "gssencmode": "disable",
-    # An idle lane behind a dead network path is noticed within a minute.
+    # A dead network path under an idle connection is noticed within a minute.
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
 }
 
 
-#: The part of the time that a client waits for a statement in which the server may work on it,
-#: and begin to commit: it ends first, but for a commit that takes long.
+#: The part of a statement's time in which the server may work on it and begin to commit. What is
+#: left is for the commit and the way back, so that the server gives up before this process does.
 SERVER_SHARE = 0.9
 
 _FIND_REPLAYED = f"""
@@ -47,10 +47,11 @@ _FIND_REPLAYED = f"""
 
 
 def _settings(statement_timeout: float) -> str:
-    """What every new connection runs first, in one message.
+    """The SQL that every new connection runs first, in one message.
 
-    All that an answer rests on is set here, also where it is so already: what a session has not
-    set changes under it when the server reads its configuration again.
+    Each setting that an answer rests on is set here, even to its default: a setting that the
+    connection has not set changes under it when the server reads its configuration again.
+    `statement_timeout` is in seconds.
     """
     return f"""
         SET statement_timeout = {max(1, int(statement_timeout * SERVER_SHARE * 1000))};
@@ -58,9 +59,9 @@ def _settings(statement_timeout: float) -> str:
         SELECT set_config('synchronous_commit',
             CASE current_setting('synchronous_commit')
                 WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false);
-        -- What the server warns of when it has committed: see _commit.
+        -- The server must send its warnings about a commit: see _commit.
         SET client_min_messages = warning;
-        -- How dates are read by the driver.
+        -- The driver reads dates in this style.
         SET datestyle = 'ISO';
         -- Every statement looks rows up by the primary key. Without statistics, on a new
         -- table, the planner would scan it, and keep that plan until the next ANALYZE.
@@ -104,23 +105,26 @@ def _wait(connection: Any) -> None:
         if remaining <= 0:
             raise _TimedOut
         wait = wait_read if state == extensions.POLL_READ else wait_write
-        # Looked at once more after that: the answer may have come while this process stood still.
+        # `poll` comes once more after a time-out: the answer may be there, if this process stood
+        # still.
         with suppress(_TimedOut):
             wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
 
 
-class Backend(NamedTuple):
+class ServerProcess(NamedTuple):
     """The process of a server that serves one connection."""
 
     pid: int
-    #: When its server was started: another server has other processes.
+    #: When the server was started: a process of another server is another one.
     server_started: datetime
-    #: When it was there, by that server's clock. One that gets its number later began later.
+    #: A moment at which the process was there, by the server's clock: a process that is given the
+    #: same number later has begun after it.
     clock: datetime
 
 
-# A role that may not see when a process began may not end it either: it is there.
-_END_BACKEND = """
+# A role that may not end a process does not see when it began either: such a process counts as
+# being there.
+_END_PROCESS = """
     SELECT CASE WHEN backend_start <= %(clock)s THEN pg_terminate_backend(pid) END
     FROM pg_stat_activity
     WHERE pid = %(pid)s AND (backend_start <= %(clock)s) IS NOT FALSE
@@ -128,51 +132,51 @@ _END_BACKEND = """
 """
 
 
-class History(NamedTuple):
-    """What one primary and its replicas have in common."""
+class Lineage(NamedTuple):
+    """The origin of a write-ahead log: that of a replica is its primary's."""
 
-    #: initdb's identifier.
+    #: The system identifier, which initdb draws.
     system: int
-    #: It grows with each failover.
+    #: The timeline, which grows with each failover.
     timeline: int
 
 
 class Position(NamedTuple):
     """A place in the write-ahead log of one primary and its replicas."""
 
-    #: None if it may not be read.
-    history: History | None
+    #: None if the role may not read it.
+    lineage: Lineage | None
     lsn: int
 
 
 class Newest:
-    """The newest history that any connection to one primary has shown.
+    """The newest lineage that any connection to one primary has shown.
 
     A primary that was paused, or cut off, while a standby took over, goes on as if nothing had
-    happened: whoever knows better must not believe it.
+    happened: a worker that has seen the new primary must not use the old one.
     """
 
     def __init__(self) -> None:
-        self.history: History | None = None
+        self.lineage: Lineage | None = None
 
-    def learn(self, history: History | None) -> None:
-        if history is not None and not self.outdates(history):
-            self.history = history
+    def learn(self, lineage: Lineage | None) -> None:
+        if lineage is not None and not self.outdates(lineage):
+            self.lineage = lineage
 
-    def outdates(self, history: History | None) -> bool:
-        """Whether it is that of an older primary."""
+    def outdates(self, lineage: Lineage | None) -> bool:
+        """Whether `lineage` is that of an older primary."""
         return (
-            self.history is not None
-            and history is not None
-            and self.history.system == history.system
-            and self.history.timeline > history.timeline
+            self.lineage is not None
+            and lineage is not None
+            and self.lineage.system == lineage.system
+            and self.lineage.timeline > lineage.timeline
         )
 
 
 class PostgreSQLConnection:
     """See `hello.database.session.DatabaseConnection`. `configure` must be called first.
 
-    It is broken, also under a statement, if `newest` has learned of a newer primary.
+    Every call raises ConnectionBroken once `newest` has learned of a newer primary.
     """
 
     def __init__(
@@ -183,17 +187,19 @@ class PostgreSQLConnection:
         self._statement_timeout = statement_timeout
         self._can_forget = False
         self._newest = newest
-        self.history: History | None = None
-        self._backend = Backend(0, datetime.min, datetime.min)
-        #: What time.monotonic() said when the server's clock was read.
+        self.lineage: Lineage | None = None
+        self._process = ServerProcess(0, datetime.min, datetime.min)
+        #: When the server's clock was read, in terms of time.monotonic().
         self._clock_read = 0.0
 
     def configure(self, deadline: float) -> None:
+        """Set what answers rest on, and learn which server this is."""
         rows = self.execute(_settings(self._statement_timeout), None, deadline)
-        # The server read its clock a little before: a time reckoned from it is early, not late.
-        may_know_history, *backend = rows[0]
-        self._backend, self._clock_read = Backend(*backend), time.monotonic()
-        if may_know_history:
+        # The server read its clock a little earlier: times reckoned from it are too early, never
+        # late.
+        may_know_lineage, *process = rows[0]
+        self._process, self._clock_read = ServerProcess(*process), time.monotonic()
+        if may_know_lineage:
             # On a standby the timeline is that of its last restartpoint: it may be behind
             # after a failover, and then the standby is not used for a while. A primary's is that
             # of its log, whose files' names begin with it; its last checkpoint may be older.
@@ -204,7 +210,7 @@ class PostgreSQLConnection:
                 FROM pg_control_system(), pg_control_checkpoint(), pg_control_recovery()
             """
             [(system, timeline, file)] = self.execute(sql, None, deadline)
-            self.history = History(system, _timeline(file) if file else timeline)
+            self.lineage = Lineage(system, _timeline(file) if file else timeline)
 
     def prepare(self, deadline: float) -> None:
         self.execute(_PREPARE, None, deadline)
@@ -233,16 +239,16 @@ class PostgreSQLConnection:
         """How far the log of this primary is on disk: past every acknowledged write."""
         sql = "SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_flush_lsn() AS lsn"
         [(lsn, file)] = self.execute(sql, None, deadline)
-        known = self.history
-        history = known and History(known.system, _timeline(file))
-        return Position(history, _lsn(lsn))
+        known = self.lineage
+        lineage = known and Lineage(known.system, _timeline(file))
+        return Position(lineage, _lsn(lsn))
 
     def find_replayed(
         self, names: Iterable[str], deadline: float
     ) -> tuple[Position, dict[str, Record]]:
-        """How far this replica had replayed before it looked, and what it found.
+        """How far this replica had replayed before it read the rows, and the records.
 
-        One message with two statements. The position is read in the first: in the second
+        One message holds two statements. The position is read in the first: in the second
         it would be read after the snapshot of the rows was taken, and might include a
         commit that the rows do not show.
         """
@@ -252,24 +258,24 @@ class PostgreSQLConnection:
         if not replayed:
             raise ConnectionBroken("it is no replica, or not any more")
         found = records(wanted, (row for _, *row in rows if row[0]))
-        return Position(self.history, _lsn(replayed)), found
+        return Position(self.lineage, _lsn(replayed)), found
 
     def cache_standing(self, deadline: float) -> CacheStanding:
-        """Whether the cache may be used; asked of the primary."""
+        """How the cache may be used, as the primary says."""
         return _standing(self.execute(statements.CACHE_STANDING, None, deadline))
 
     def suspend_cache(self, seconds: float, history: str | None, deadline: float) -> CacheStanding:
-        """Begin a generation of the cache that nobody uses for so long; it is committed.
+        """Commit a new generation of the cache, which nobody uses for `seconds`.
 
-        `history` is of the server that is used from now on; None if it stays the same. The number
-        is drawn at random, each time that this is called: a primary that lost a commit, a
-        statement that arrives late and another database begin another generation.
+        `history` is that of the cache server to use from then on; None if it stays the same. The
+        number is drawn at random for each call, so that a primary that lost a commit, a statement
+        that arrives late and another database never begin the same generation.
         """
         parameters = (secrets.randbits(62), history, seconds)
         return _standing(self._commit(statements.SUSPEND_CACHE, parameters, deadline))
 
     def may_suspend_cache(self, deadline: float) -> bool:
-        """Whether this role has the right to."""
+        """Whether this role has the right to suspend the cache."""
         rows = self.execute("SELECT has_table_privilege('cache_use', 'UPDATE')", None, deadline)
         return bool(rows[0][0])
 
@@ -281,13 +287,13 @@ class PostgreSQLConnection:
                 return []
             raise
 
-    def end(self, backend: Backend, deadline: float) -> bool:
+    def end(self, process: ServerProcess, deadline: float) -> bool:
         """End the process of a connection that broke; return whether it is gone.
 
-        If it is, so is what it had to do. A server that took over from its own has none of that
-        number, and the old primary is taken to be fenced.
+        If it is gone, its statement is over. A server that took over from the process's own has no
+        such process, and the old primary is taken to be fenced.
         """
-        return not self.execute(_END_BACKEND, backend._asdict(), deadline)
+        return not self.execute(_END_PROCESS, process._asdict(), deadline)
 
     def close(self) -> None:
         self._connection.close()
@@ -298,32 +304,32 @@ class PostgreSQLConnection:
     def _change(
         self, sql: str, parameters: tuple[Any, ...], deadline: float
     ) -> list[tuple[Any, ...]]:
-        """Run a statement that changes rows, and is told the time after which it must not.
+        """Run a statement that changes rows, with the time after which it must not as a parameter.
 
-        Raises DatabaseUnavailable if there is no time: then nothing is sent. Raises
-        OutcomeUnknown if the session broke, and its server may not know that yet.
+        Raises DatabaseUnavailable if no time is left: then nothing is sent. Raises
+        OutcomeUnknown if the connection broke, and the server may go on with the statement.
         """
         now, end = time.monotonic(), self._end(deadline)
         if end <= now:
             raise DatabaseUnavailable("no time was left for a write")
         until = now + (end - now) * SERVER_SHARE
-        backend = self._backend
-        expires = backend.clock + timedelta(seconds=until - self._clock_read)
+        process = self._process
+        expires = process.clock + timedelta(seconds=until - self._clock_read)
         try:
             return self._commit(sql, (*parameters, expires), end)
         except ConnectionBroken as ex:
             if getattr(ex.__cause__, "pgcode", None) is not None:
-                raise  # the server has said that it is over
+                raise  # the server has said that the statement is over
             raise OutcomeUnknown(
-                str(ex), until, lambda other, deadline: other.end(backend, deadline)
+                str(ex), until, lambda other, deadline: other.end(process, deadline)
             ) from ex
 
     def _commit(self, sql: str, parameters: Any, deadline: float) -> list[tuple[Any, ...]]:
         """Run a statement that writes; raises DatabaseUnavailable if the server warned of it.
 
-        A session that is told not to wait for a synchronous standby any longer commits all the
-        same, and warns. Nothing but the text says that it is this warning, in the server's
-        language, so every other counts as well, but for the harmless ones.
+        A server process that is told not to wait for a synchronous standby any longer commits all
+        the same, and warns. Only the text of that warning tells it from others, in the server's
+        language; so every warning counts, but for those that are known to be harmless.
         """
         notices = self._connection.notices
         notices.clear()
@@ -333,9 +339,12 @@ class PostgreSQLConnection:
         return rows
 
     def execute(self, sql: str, parameters: Any, deadline: float) -> list[Any]:
-        """Run one statement; translate what the driver raises."""
+        """Run one statement.
+
+        Raises DatabaseUnavailable if it did not finish in time, ConnectionBroken, or Rejected.
+        """
         self._connection.deadline = self._end(deadline)
-        self._check_history()
+        self._check_lineage()
         try:
             self._cursor.execute(sql, parameters)
             rows = self._cursor.fetchall() if self._cursor.description else []
@@ -347,20 +356,20 @@ class PostgreSQLConnection:
             raise Rejected("the database cannot store this value") from ex
         except psycopg2.Error as ex:
             raise ConnectionBroken(_reason(ex)) from ex
-        # Meanwhile it may have become known that nobody will see what was committed there.
-        self._check_history()
+        # If a newer primary became known meanwhile, what was committed here is lost.
+        self._check_lineage()
         return rows
 
-    def _check_history(self) -> None:
-        if self._newest.history is not self.history and self._newest.outdates(self.history):
+    def _check_lineage(self) -> None:
+        if self._newest.lineage is not self.lineage and self._newest.outdates(self.lineage):
             raise ConnectionBroken("a newer primary has taken over from this one")
 
 
 class PostgreSQL:
     """Opens connections to one PostgreSQL server, or to whichever of several hosts takes writes.
 
-    Unless `takes_writes`, one that takes none will do. `uri` is asked for libpq's connection
-    URI at every connect. Timeouts are in seconds, `connect_timeout` for each address. See
+    If `takes_writes` is false, any host will do. `uri` is asked for libpq's connection URI at
+    every connect. Timeouts are in seconds, `connect_timeout` for each address. See
     `hello.database.session.Connector`.
     """
 
@@ -378,13 +387,14 @@ class PostgreSQL:
         self._statement_timeout = statement_timeout
         self._first = 0
         self._newest = Newest()
-        # For the whole process. Connections of other classes just wait without an end.
+        # The callback is set for the whole process. Other classes of connections wait without an
+        # end.
         extensions.set_wait_callback(_wait)
 
     def connect(self, deadline: float) -> PostgreSQLConnection:
         error = DatabaseUnavailable("no host of the database could be resolved in time")
         for host, parameters in self._candidates(deadline):
-            # If there is no time for the next host now, the next call begins with it.
+            # The next call begins with the next host, if this one has no time for it.
             self._first = host + 1
             end = min(deadline, time.monotonic() + self._connect_timeout)
             try:
@@ -410,8 +420,8 @@ class PostgreSQL:
         try:
             connection.configure(deadline)
             if self._takes_writes:
-                self._newest.learn(connection.history)
-                if self._newest.outdates(connection.history):
+                self._newest.learn(connection.lineage)
+                if self._newest.outdates(connection.lineage):
                     raise DatabaseUnavailable("a newer primary has taken over from this one")
         except BaseException:
             connection.close()
@@ -428,8 +438,8 @@ class PostgreSQL:
         ports = parameters.get("port", "5432").split(",")
         ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
         if self._takes_writes:
-            # After a failover, the host that was demoted still accepts connections, and a name
-            # may still lead there: what it shows is old.
+            # After a failover, the host that was demoted still accepts connections, and its name
+            # may still be the one in the URI: its rows are old.
             parameters.setdefault("target_session_attrs", "read-write")
         first = self._first % len(hosts)
         for number in [*range(first, len(hosts)), *range(first)]:
@@ -452,16 +462,16 @@ def _standing(rows: list[tuple[Any, ...]]) -> CacheStanding:
 
 
 def _is_harmless(notice: str) -> bool:
-    """Whether what the server said beside an answer is nothing about the commit.
+    """Whether a warning beside an answer has nothing to do with the commit.
 
-    Either transaction ids that are far from used up: that comes with every write, for days. Or
-    the end of the session, after the answer.
+    One is about transaction ids, and comes with every write for days before they are used up.
+    Another is the end of the connection, after the answer.
     """
     return "must be vacuumed" in notice or notice.startswith("FATAL")
 
 
 def _timeline(file: str) -> int:
-    """The one with which the name of a file of the write-ahead log begins."""
+    """The timeline, with which the name of a file of the write-ahead log begins."""
     return int(file[:8], 16)
 
 
@@ -472,10 +482,10 @@ def _lsn(text: str) -> int:
 
 
 def _reason(ex: psycopg2.Error) -> str:
-    """Why, in words that hold no value of a row and no secret.
+    """What went wrong, in words that hold no value of a row and no secret.
 
-    The server's primary message alone (its DETAIL quotes rows); libpq's messages about
-    connecting name hosts and users, never passwords.
+    The words are the server's primary message alone (its DETAIL quotes rows), or libpq's: its
+    messages about connecting name hosts and users, never passwords.
     """
     text = ex.diag.message_primary or str(ex).strip() or type(ex).__name__
     return text.splitlines()[0]

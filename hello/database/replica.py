@@ -23,17 +23,17 @@ from hello.telemetry import metrics
 
 #: Seconds for which a replica may catch up with the fence before the primary is read.
 CATCH_UP = 0.005
-#: Seconds between two questions whether it has.
-POLL_INTERVAL = 0.0005
-#: Seconds for which a replica that did not is left alone.
+#: Seconds between two questions to a replica whether it has caught up.
+CATCH_UP_INTERVAL = 0.0005
+#: Seconds for which a replica that did not catch up is left alone.
 LAG_COOLDOWN = 0.25
-#: Seconds until a replica that follows another primary is looked at again.
+#: Seconds for which a replica that follows another primary is left alone.
 FOREIGN_COOLDOWN = 10.0
-#: Seconds for which the primary, or a replica, may be silent while somebody else may answer.
+#: Seconds for which the primary, or a replica, may be silent while another server may answer.
 SILENCE = 0.5
 #: Seconds between two questions to a primary that was silent.
-RETRY_INTERVAL = 0.5
-#: Seconds for which such a question may wait for a connection.
+ASK_INTERVAL = 0.5
+#: Seconds for which a question to a silent primary may wait for a connection.
 CONNECTING = 10.0
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 class Primary:
     """Whether the primary is silent, as all lanes of a worker know it.
 
-    While it is, no lane asks it for the fence: a greenlet does, with `session`, until it answers
-    in time. `keep` then gets its connection for the lanes, which waited for theirs in vain.
+    While the primary is silent, no lane asks it for the fence. A greenlet does, with `session`,
+    until an answer comes in time; then `keep` gets that connection, for a lane to use.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Primary:
     def _wait_for_it(self) -> None:
         try:
             while not self._answers():
-                gevent.sleep(RETRY_INTERVAL)
+                gevent.sleep(ASK_INTERVAL)
         finally:
             self.silent = False
             self._session.give_back(self._keep)
@@ -76,16 +76,18 @@ class Primary:
                 "fence",
             )
         except SchemaOutdated:
-            return True  # readers will hear the same
+            return True  # the primary answers: lanes will get the same error
         except DatabaseUnavailable:
             return False
         return True
 
 
 class Replica(NamedTuple):
+    """A replica, as one lane uses it."""
+
     name: str
     session: Session[PostgreSQLConnection]
-    #: Shared by the lanes of a worker.
+    #: The breaker that all lanes of a worker share.
     breaker: Breaker
 
 
@@ -117,21 +119,21 @@ class FencedReads:
                 if rows is not None:
                     return rows
                 if fence is not None:
-                    break  # the primary is there, and nearer than the next replica
+                    break  # the primary answers, and costs no more than another replica
         metrics.PRIMARY_READS.inc()
         return self._session.find(names, deadline)
 
     def _fence(self, deadline: float) -> Position | None:
         """How far the primary's log is flushed now; None if the primary is away.
 
-        Raises SchemaOutdated: then it is there, and the replica may not know it yet.
+        Raises SchemaOutdated, which the replica may not know yet.
         """
         if self._primary.silent:
             return None
         end = time.monotonic() + SILENCE
         try:
             return self._session.call(
-                # Its own time, if the session had to do something else first.
+                # SILENCE begins anew here, in case the session had to connect first.
                 lambda connection: connection.flushed(min(deadline, time.monotonic() + SILENCE)),
                 min(deadline, end),
                 "fence",
@@ -139,8 +141,8 @@ class FencedReads:
         except SchemaOutdated:
             raise
         except DatabaseUnavailable:
-            # If it failed before its time was up, so will the next question; if its time was
-            # short, that says nothing about it.
+            # Only a question that had its whole time shows silence. One that fails sooner costs no
+            # lane any time, so lanes go on asking.
             if end <= time.monotonic() and end <= deadline:
                 self._primary.fell_silent()
             return None
@@ -148,7 +150,7 @@ class FencedReads:
     def _read(
         self, replica: Replica, names: Mapping[str, object], fence: Position | None, deadline: float
     ) -> dict[str, Record] | None:
-        """The replica's rows; None if they are too old or do not come."""
+        """The replica's records; None if they are too old or do not come."""
         start = time.monotonic()
         caught_up_by, end = start + CATCH_UP, start + SILENCE
         short = deadline < end
@@ -160,20 +162,20 @@ class FencedReads:
                     lambda connection: connection.find_replayed(names, deadline), deadline, "find"
                 )
             except DatabaseUnavailable:
-                # It is not to blame if there was little time left for it.
+                # The replica is not to blame if it was given less than SILENCE.
                 if not short or time.monotonic() < deadline:
                     replica.breaker.failed()
                 metrics.FENCE_FAILED.inc()
                 return None
             except Rejected:
-                return None  # the primary's session finds out which name is at fault
+                return None  # the session with the primary finds the name at fault
             if fence is None:
                 replica.breaker.succeeded()
                 metrics.FENCE_UNFENCED.inc()
                 return {name: record._replace(stale=True) for name, record in rows.items()}
-            if replayed.history != fence.history:
-                # A position in another log says nothing about this one's. What a session
-                # knows of its server's history is as old as its connection.
+            if replayed.lineage != fence.lineage:
+                # Positions in two logs cannot be compared. The lineage is read when a connection is
+                # opened, so a new connection may show that the replica has changed.
                 log.error("%s does not follow this primary; it is not used", replica.name)
                 metrics.FENCE_FOREIGN.inc()
                 replica.session.close()
@@ -189,4 +191,4 @@ class FencedReads:
                 metrics.FENCE_LAGGING.inc()
                 return None
             metrics.FENCE_POLLS.inc()
-            gevent.sleep(POLL_INTERVAL)
+            gevent.sleep(CATCH_UP_INTERVAL)

@@ -18,12 +18,12 @@ from hello.errors import DatabaseUnavailable
 from hello.uris import DatabaseURI
 
 DIRECTORY = Path(__file__).parents[1] / "migrations"
-HISTORY = "schema_migration"
+TABLE = "schema_migration"
 NAMES = tuple(migration.name for migration in Migration.load_directory(str(DIRECTORY)))
 
-SELECT_APPLIED = f"SELECT name FROM {HISTORY}"
+SELECT_APPLIED = f"SELECT name FROM {TABLE}"
 
-#: Any number will do as long as no other program locks the same one; this is "hello".
+#: The number of the advisory lock: "hello", which no other program should lock.
 _LOCK = int.from_bytes(b"hello", "big")
 
 #: SQLSTATE of a statement that does not run in a transaction, as DROP INDEX CONCURRENTLY.
@@ -36,8 +36,8 @@ _KEEPALIVES = {
     "tcp_user_timeout": "60000",  # milliseconds
 }
 
-#: What a server says at first that is there, and cannot serve at the moment. psycopg2 does not
-#: tell the code of an error in connecting.
+#: Messages of a server that cannot accept a connection now, and soon may. psycopg2 does not tell
+#: the code of an error in connecting.
 _PASSES = re.compile("starting up|shutting down|recovery mode|not yet accepting|too many|slots")
 
 
@@ -83,9 +83,10 @@ def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
 
 
 def reason(ex: peewee.PeeweeException) -> str:
-    """Why, in one line: the server's primary message (its DETAIL quotes rows), or the driver's.
+    """What went wrong, in one line.
 
-    What libpq says about connecting names hosts and users, never passwords.
+    The words are the server's primary message (its DETAIL quotes rows), or the driver's. What libpq
+    says about connecting names hosts and users, never passwords.
     """
     diagnostics = getattr(getattr(ex, "orig", None), "diag", None)
     lines = [line for line in str(ex).splitlines() if line and not line.startswith("\t")]
@@ -102,8 +103,8 @@ def upgrade(
     """Apply every pending script; return the names of those applied.
 
     Several processes may do so at once: one works, the others wait up to `wait`
-    seconds for it and then find nothing to do. `say` is told what is waited for, and of
-    each script before it runs. Raises DatabaseUnavailable when the wait is over,
+    seconds for it and then find nothing to do. `say` gets a line when there is something to wait
+    for, and one before each script. Raises DatabaseUnavailable when the wait is over,
     playhouse.migrations.MigrationError for scripts that cannot be run, and
     peewee.DatabaseError from a failing script, whose own transaction is rolled back.
     """
@@ -135,9 +136,9 @@ def losses(
     wait: float = 60.0,
     say: Callable[[str], None] = _silent,
 ) -> list[str]:
-    """What `downgrade` would drop of what holds anything, in words; see `upgrade`.
+    """The tables and columns with data that `downgrade` would drop, in words; see `upgrade`.
 
-    Nobody can tell from a script: it is tried, in a transaction that is rolled back.
+    A script does not tell: it is tried, in a transaction that is rolled back.
     """
     with _alone(database, wait, say):
         before = _columns(database)
@@ -160,20 +161,20 @@ def losses(
                 (f"the column {column} of the table {table} in", _count(database, table, column))
                 for column in dropped
             ]
-        return [f"{what} {n} row{'s' * (n != 1)}" for what, n in lost if n]
+        return [f"{what} {count} row{'s' * (count != 1)}" for what, count in lost if count]
 
 
 def _columns(database: peewee.Database) -> dict[str, list[str]]:
-    """The columns of each table, but for the history."""
+    """The columns of each table, but for the one of applied scripts."""
     return {
         table: [column.name for column in database.get_columns(table)]
         for table in database.get_tables()
-        if table != HISTORY
+        if table != TABLE
     }
 
 
 def _count(database: peewee.Database, table: str, what: str) -> int:
-    """In how many rows it is not null."""
+    """The number of rows in which a column is not null; of all rows for `*`."""
     what = what if what == "*" else f'"{what}"'
     return int(database.execute_sql(f'SELECT count({what}) FROM "{table}"').fetchone()[0])
 
@@ -184,14 +185,15 @@ def applied(database: peewee.Database) -> list[str]:
 
 
 def _runner(database: peewee.Database) -> Runner:
-    return Runner(database, str(DIRECTORY), HISTORY)
+    return Runner(database, str(DIRECTORY), TABLE)
 
 
 @contextmanager
 def _alone(database: peewee.Database, wait: float, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of migrations; raises DatabaseUnavailable after `wait` seconds."""
     if isinstance(database, peewee.SqliteDatabase):
-        # A reader of the history table becomes a writer later, which SQLite may refuse:
-        # be the writer from the beginning.
+        # SQLite may refuse a transaction that reads the table first and writes later, so this one
+        # takes the write lock at its beginning.
         database.pragma("busy_timeout", int(wait * 1000))
         with ExitStack() as stack:
             try:
@@ -200,12 +202,12 @@ def _alone(database: peewee.Database, wait: float, say: Callable[[str], None]) -
                 raise DatabaseUnavailable(f"{ex} after {wait:g} s") from ex
             yield
         return
-    # A script that waits for a lock blocks every query behind it: better to give up
-    # soon, change nothing, and be run again.
+    # A script that waits for a lock blocks every query behind it: it gives up soon, changes
+    # nothing, and can be run again.
     database.execute_sql("SET lock_timeout = '5s'")
     database.execute_sql("SET statement_timeout = '15min'")
-    # Not pg_advisory_lock: whoever waits in it holds a snapshot, and CREATE INDEX
-    # CONCURRENTLY in the process that works would wait for that snapshot: a deadlock.
+    # pg_advisory_lock would deadlock: a session that waits in it holds a snapshot, and CREATE INDEX
+    # CONCURRENTLY, in the process that works, waits for that snapshot.
     end = time.monotonic() + wait
     waiting = False
     while not database.execute_sql("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()[0]:
@@ -218,6 +220,6 @@ def _alone(database: peewee.Database, wait: float, say: Callable[[str], None]) -
     try:
         yield
     finally:
-        # If the connection is gone, so is the lock.
+        # The server frees the lock itself if the connection is gone.
         with suppress(peewee.InterfaceError, peewee.OperationalError):
             database.execute_sql("SELECT pg_advisory_unlock(%s)", (_LOCK,))

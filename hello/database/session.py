@@ -1,4 +1,4 @@
-"""What opens connections to a database, and the session in which a lane uses one."""
+"""The session, in which a lane uses one connection to a database, and what opens it."""
 
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -28,18 +28,18 @@ Result = TypeVar("Result")
 class DatabaseConnection(Protocol):
     """An open connection. Every call ends by `deadline`, in terms of time.monotonic().
 
-    Raises ConnectionBroken if another connection may do better, DatabaseUnavailable
-    if not, and Rejected if the database refuses a value of the batch.
+    A call raises ConnectionBroken if another connection may do better, DatabaseUnavailable if not,
+    and Rejected if the database refuses a value of the batch.
     """
 
     def find(self, names: Collection[str], deadline: float) -> dict[str, Record]:
-        """The record of each of them."""
+        """The record of each name; NO_SUCH_USER for a name that is not stored."""
 
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
-        """Commit all of `dates`; return the new version of each that was not stored yet."""
+        """Commit all dates; return the new version for each name whose date was not stored yet."""
 
     def forget(self, names: Collection[str], deadline: float) -> dict[str, bool]:
-        """Commit that none of them is stored; return those that were, each with True."""
+        """Delete and commit all of `names`; return those that were stored, each with True."""
 
     def applied(self, deadline: float) -> list[str]:
         """The names of the schema scripts that were applied."""
@@ -51,9 +51,9 @@ class DatabaseConnection(Protocol):
 
 
 #: Seconds between two questions whether a statement that may still arrive is over.
-POLL_INTERVAL = 0.02
+SETTLE_INTERVAL = 0.02
 
-#: Seconds for which a connection is trusted to have the schema that it was seen to have.
+#: Seconds after which a connection is checked again for the current schema.
 SCHEMA_TERM = 5.0
 
 AnyConnection = TypeVar("AnyConnection", bound=DatabaseConnection)
@@ -64,7 +64,7 @@ class Connector(Protocol[OpenedConnection]):
     """Opens connections to one database."""
 
     def connect(self, deadline: float) -> OpenedConnection:
-        """Raises DatabaseUnavailable."""
+        """A new connection. Raises DatabaseUnavailable."""
 
 
 class CurrentSchema(Generic[AnyConnection]):
@@ -85,7 +85,7 @@ class CurrentSchema(Generic[AnyConnection]):
 
 
 def check_schema(connection: DatabaseConnection, deadline: float) -> None:
-    """Raises SchemaOutdated if the database lacks a script of this release."""
+    """Raise SchemaOutdated if the database lacks a script of this release."""
     missing = schema.pending(connection.applied(deadline))
     if missing:
         raise SchemaOutdated(f"the schema lacks {', '.join(missing)}: run python -m hello migrate")
@@ -94,11 +94,10 @@ def check_schema(connection: DatabaseConnection, deadline: float) -> None:
 class Session(Generic[AnyConnection]):
     """One connection, opened when first needed and replaced when it fails.
 
-    `connector` opens connections that have the current schema; it is looked at again now and then,
-    since somebody may revert it. A connection under which anything went wrong but the data is
+    `connector` opens connections that have the current schema; the schema is checked again every
+    SCHEMA_TERM seconds, since somebody may revert it. After any error but Rejected, a connection is
     never used again.
-    `name` tells the databases of a service apart in the log and, without a number after it,
-    in figures.
+    `name` is the database's in the log and, without a number after it, in metrics.
 
     `find`, `save` and `forget` are lanes: see `hello.batching.Lane`. A refused value fails its own
     key alone.
@@ -106,11 +105,11 @@ class Session(Generic[AnyConnection]):
 
     def __init__(self, connector: Connector[AnyConnection], name: str = "database") -> None:
         self._connector = connector
-        #: Its label in figures.
+        #: The database's label in metrics.
         self._database = name.partition(" ")[0]
         self._outage = Outage(name)
         self._connection: AnyConnection | None = None
-        #: When its schema is to be looked at again.
+        #: When the schema is to be checked again, in terms of time.monotonic().
         self._check_at = 0.0
 
     def find(self, names: Collection[str], deadline: float) -> Mapping[str, Record | Exception]:
@@ -137,17 +136,17 @@ class Session(Generic[AnyConnection]):
         deadline: float,
         statement: str = metrics.OTHER,
     ) -> Result:
-        """Do something that can be repeated with the connection, twice if it breaks.
+        """Run an operation, which can be repeated: once more if the connection breaks.
 
-        `statement` names it in figures. Raises DatabaseUnavailable or Rejected.
+        `statement` is its label in metrics. Raises DatabaseUnavailable or Rejected.
         """
         try:
             try:
                 result = self._call_once(operation, deadline, statement)
             except ConnectionBroken:
-                # The database may have restarted while nothing was asked, or failed over.
-                # All of them can be repeated: an upsert that was committed after all
-                # finds its date stored. None that may still arrive is left: see _settle.
+                # The database may have restarted while the connection was idle, or failed over.
+                # Every operation can be repeated: an upsert that was committed all the same
+                # finds its date stored. A statement that could still arrive is over: see _settle.
                 metrics.RETRIES.labels(self._database).inc()
                 result = self._call_once(operation, deadline, statement)
         except DatabaseUnavailable as ex:
@@ -162,7 +161,7 @@ class Session(Generic[AnyConnection]):
             self._connection = None
 
     def give_back(self, keep: Callable[[AnyConnection], None]) -> None:
-        """Let somebody else have the connection."""
+        """Hand the connection over to `keep`."""
         if self._connection is not None:
             keep(self._connection)
             self._connection = None
@@ -212,9 +211,9 @@ class Session(Generic[AnyConnection]):
         deadline: float,
         splits: CounterSeries,
     ) -> Mapping[str, Result | Exception]:
-        """Run a rejected batch key by key: one value is at fault, and no other may suffer from it.
+        """Run a rejected batch key by key, so that a refused value fails its own key alone.
 
-        Raises Rejected if there is one key alone.
+        Raises `rejected` if the batch has one key.
         """
         if len(batch) == 1:
             raise rejected
@@ -228,16 +227,16 @@ class Session(Generic[AnyConnection]):
         return results
 
     def _settle(self, unknown: OutcomeUnknown) -> None:
-        """Wait until that statement cannot take effect any more.
+        """Wait until a statement cannot take effect any more.
 
-        If it arrived later than what is done after this, it would undo that.
+        If it arrived later than the next write, it would undo that write.
         """
         while (left := unknown.until - time.monotonic()) > 0:
-            with suppress(DatabaseUnavailable):  # nobody can be asked yet
+            with suppress(DatabaseUnavailable):  # the server cannot be asked yet
                 if self._call_once(
                     lambda connection: unknown.is_over(connection, unknown.until),
                     unknown.until,
                     metrics.OTHER,
                 ):
                     return
-            gevent.sleep(min(POLL_INTERVAL, left))
+            gevent.sleep(min(SETTLE_INTERVAL, left))

@@ -29,7 +29,7 @@ class SQLiteConnection:
         self._connection = connection
 
     def find(self, names: Collection[str], deadline: float) -> dict[str, Record]:
-        # SQLite is a library: one statement for many is no faster than many.
+        # SQLite is a library: one statement for many names is no faster than one for each.
         rows = (
             (name, date.fromisoformat(born), *columns)
             for asked in names
@@ -38,7 +38,7 @@ class SQLiteConnection:
         return records(names, rows)
 
     def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
-        # Committed together, and so in one statement.
+        # One statement, so that all dates are committed together.
         batch = msgspec.json.encode(dates).decode()
         return dict(self._execute(statements.SQLITE.save, batch, deadline))
 
@@ -49,7 +49,7 @@ class SQLiteConnection:
 
     def applied(self, deadline: float) -> list[str]:
         exists = "SELECT 1 FROM sqlite_master WHERE name = ?"
-        if not self._execute(exists, schema.HISTORY, deadline):
+        if not self._execute(exists, schema.TABLE, deadline):
             return []
         rows = patiently(
             lambda: self._connection.execute(schema.SELECT_APPLIED).fetchall(), deadline
@@ -79,7 +79,8 @@ class SQLiteFile:
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
             try:
-                # Readers and a writer do not stop each other; a commit is on the disk.
+                # With `wal`, readers and a writer do not wait for each other; with `full`, a commit
+                # is on the disk.
                 connection.execute("PRAGMA journal_mode = wal")
                 connection.execute("PRAGMA synchronous = full")
             except BaseException:
@@ -91,7 +92,7 @@ class SQLiteFile:
 
 
 class _SharedConnection(SQLiteConnection):
-    """A connection that outlives its sessions: the database would end with it."""
+    """A connection that sessions cannot close: the database in memory would end with it."""
 
     def close(self) -> None:
         pass
@@ -115,7 +116,10 @@ class SQLiteMemory:
 
 
 def patiently(call: Callable[[], Any], deadline: float) -> Any:
-    """Call until the database is not locked; translate what the driver raises."""
+    """Call until the database is not locked.
+
+    Raises Rejected, ConnectionBroken, or DatabaseUnavailable, also if it is locked at `deadline`.
+    """
     while True:
         try:
             return call()
@@ -124,11 +128,11 @@ def patiently(call: Callable[[], Any], deadline: float) -> Any:
         except sqlite3.Error as ex:
             code = getattr(ex, "sqlite_errorcode", 0) & 0xFF
             if code == sqlite3.SQLITE_ERROR:
-                # The statement is wrong for this schema: whoever connects anew learns why.
+                # The statement does not fit this schema: a new connection is checked for that.
                 raise ConnectionBroken(str(ex)) from ex
             if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise DatabaseUnavailable(str(ex)) from ex
             gevent.sleep(RETRY_INTERVAL)
-            # Whoever waited for it has given up: it is not to succeed now.
+            # The request has given up: the call must not succeed after that.
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable("another process keeps the database locked") from ex

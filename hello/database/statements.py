@@ -1,6 +1,6 @@
 """The statements of the service, compiled once from Peewee queries.
 
-Finding and saving users work on a whole batch and take it as one or two array parameters, so that
+Statements that find and change users take a whole batch as one or two array parameters, so that
 their text never changes and the database parses and plans it once per connection.
 """
 
@@ -29,11 +29,11 @@ class Statements(NamedTuple):
     version) of those that exist. `save` takes usernames and dates; it returns (username,
     version) of the rows that it created or changed. `forget` takes usernames; it returns
     those of the rows that it deleted. PostgreSQL's `save` and `forget` take one more
-    parameter, a time of its own clock: they divide by zero, and change nothing, rather than
-    change a row after it. Where a synchronous standby is named, its commit of a date that is
-    stored already waits for that standby as every other does.
-    `find_replayed`, for a replica, is `find` with the setting `hello.replayed` before each
-    row, and one row of it and nulls if no user exists.
+    parameter, a time of the server's clock: after it, they divide by zero and change nothing.
+    Where a synchronous standby is named, PostgreSQL's `save` waits for that standby also with a
+    date that is stored already.
+    `find_replayed`, for a replica, is `find` with the setting `hello.replayed` before the columns
+    of each row; if no user exists, it returns one row, with that setting and nulls.
     """
 
     find: str
@@ -42,10 +42,12 @@ class Statements(NamedTuple):
     find_replayed: str = ""
 
 
-#: Where a replica's session keeps how far it had replayed before the rows were read.
+#: The setting in which a replica's connection keeps how far the replica had replayed before the
+#: rows were read.
 REPLAYED = "hello.replayed"
 
-#: Whether a commit waits for a standby; `WAIT_FOR_STANDBY` writes something for it to wait for.
+# Commits wait for a standby where one is named; `WAIT_FOR_STANDBY` writes a message into the log,
+# so that its own commit has something to wait for.
 _STANDBY_IS_NAMED = "current_setting('synchronous_standby_names') <> ''"
 _WRITE_MESSAGE = "pg_logical_emit_message(true, 'hello', '')"
 WAIT_FOR_STANDBY = f"SELECT {_WRITE_MESSAGE} WHERE {_STANDBY_IS_NAMED}"
@@ -66,18 +68,18 @@ def _save(new: Any, is_distinct_from: str, in_time: Any, stored: Any = None) -> 
     just to change nothing. It is a scalar subquery rather than a join so that rows
     are inserted in the order given: batches sorted by username cannot deadlock.
 
-    `stored` is false, and is asked only for such a date.
+    `stored` is an expression that is false; it is evaluated only for a date that is stored already.
 
-    The second WHERE is for another writer that stored the same date meanwhile.
+    The second WHERE drops a date that another writer stored meanwhile.
 
-    `in_time` is 1, or fails. It is asked for each row, as soon as the row is ours: a row that
-    exists, and a new one. Either may have waited for another writer of it.
+    `in_time` is an expression that is 1 or fails. It is evaluated for each row, existing or new,
+    once this statement holds the row: it may have waited for another writer of that row.
     """
     known = User.alias("known")
     known_date = known.select(known.date_of_birth).where(known.username == _NEW_NAME)
     differs: Any = Expression(known_date, is_distinct_from, _NEW_DATE)
     if stored is not None:
-        # Unlike OR, CASE says in which order.
+        # CASE fixes the order of evaluation, which OR does not.
         differs = Case(None, [(differs, SQL("true"))], stored)
     return (
         User.insert_from(
@@ -98,27 +100,27 @@ def _save(new: Any, is_distinct_from: str, in_time: Any, stored: Any = None) -> 
 
 
 def _forget(is_one_of_the_names: Any, in_time: Any) -> Any:
-    """See `_save`."""
+    """A deletion of users; see `_save` for `in_time`."""
     columns = (User.username, in_time.alias("in_time"))
     return User.delete().where(is_one_of_the_names).returning(*columns)
 
 
 def _in_time(expires: str) -> SQL:
-    """1 until that time; after it, an error.
+    """An expression that is 1 until the time `expires`, and an error after it.
 
-    The network may keep a statement, and another writer its rows, until long after its sender
-    gave up and another write was acknowledged; it must not undo that one. All of it fails: a row
-    that was changed in time would be committed too late.
+    The network may delay a statement, and another writer may hold its rows, until long after its
+    sender gave up and another write was acknowledged, which it must not undo. The whole statement
+    fails: a row that was changed in time would be committed too late.
     """
     return SQL(f"(1 / (clock_timestamp() < {expires}::timestamptz)::int)")
 
 
 def _made_durable() -> SQL:
-    """False, for a row that is stored already, and the commit waits for a standby if one is named.
+    """An expression that is false, and makes the commit wait for a standby if one is named.
 
-    Whoever stored it may wait still, or have been told to wait no longer: the row is seen then.
-    The message, which is never null and which nobody reads, gives this commit a place in the log
-    after that one.
+    The writer that stored the date may still wait for the standby, or have been told to wait no
+    longer; either way the row may be seen. The message, which is never null and which nobody reads,
+    gives this commit a place in the log after that writer's.
     """
     return SQL(f"CASE WHEN {_STANDBY_IS_NAMED} THEN {_WRITE_MESSAGE} IS NULL ELSE false END")
 
@@ -150,7 +152,7 @@ def _sqlite() -> Statements:
     new = SQL("(SELECT key AS username, value AS date_of_birth FROM json_each(?)) AS new")
     return Statements(
         find=_compile(database, _find(User.username == SQL("?"))),
-        # It answers within the call, which nobody makes too late.
+        # SQLite answers within the call, and no call is made too late.
         save=_compile(database, _save(new, "IS NOT", in_time=SQL("1"))),
         forget=_compile(
             database,

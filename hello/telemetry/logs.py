@@ -189,10 +189,10 @@ class Seldom:
 
 
 def report(
-    _context: object, kind: type[BaseException], value: BaseException, trace: TracebackType | None
+    _context: object, type_: type[BaseException], value: BaseException, trace: TracebackType | None
 ) -> None:
     """Log what ended a greenlet that nobody waits for: `print_exception` of gevent's hub."""
-    log.error("a greenlet failed", exc_info=(kind, value, trace))
+    log.error("a greenlet failed", exc_info=(type_, value, trace))
 
 
 _second = (0, "")

@@ -49,7 +49,7 @@ class LateFence:
         rows = self._connection.execute(_FIND_REPLAYED, (list(usernames),), deadline)
         high, low = rows[0][0].split("/")
         found = {name: Record(born, version) for _, name, born, version in rows if name}
-        return Position(self._connection.history, int(high, 16) << 32 | int(low, 16)), found
+        return Position(self._connection.lineage, int(high, 16) << 32 | int(low, 16)), found
 
 
 class LateFenceRoute:

@@ -18,7 +18,7 @@ from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected, Schema
 from hello.telemetry import metrics
 from tests.support.processes import eventually
 
-HISTORY = (7, 1)
+LINEAGE = (7, 1)
 OLD, NEW = Record(date(1990, 5, 17), 1), Record(date(1991, 6, 18), 2)
 
 
@@ -30,14 +30,14 @@ class FakeConnection:
         self._name = name
         self.rows = rows
         self.lsn = lsn
-        self.history: tuple[int, int] | None = HISTORY
+        self.lineage: tuple[int, int] | None = LINEAGE
         self.fail: Exception | None = None
         #: What happens just before it answers.
         self.before: Callable[[], None] = lambda: None
 
     def flushed(self, deadline: float) -> Position:
         self._say("flushed")
-        return Position(self.history, self.lsn)
+        return Position(self.lineage, self.lsn)
 
     def find(self, names: Iterable[str], deadline: float) -> dict[str, Record]:
         self._say("find")
@@ -48,7 +48,7 @@ class FakeConnection:
     ) -> tuple[Position, dict[str, Record]]:
         self._say("find_replayed")
         found = {name: self.rows.get(name, NO_SUCH_USER) for name in names}
-        return Position(self.history, self.lsn), found
+        return Position(self.lineage, self.lsn), found
 
     def _say(self, what: str) -> None:
         self._said.append(f"{self._name}: {what}")
@@ -259,11 +259,11 @@ def test_the_breaker_is_shared_between_lanes(databases: Databases) -> None:
     assert not databases.breaker.is_open
 
 
-@pytest.mark.parametrize("history", [(8, 1), (7, 2), None])
+@pytest.mark.parametrize("lineage", [(8, 1), (7, 2), None])
 def test_a_replica_of_another_primary_is_not_believed(
-    databases: Databases, caplog: pytest.LogCaptureFixture, history: tuple[int, int] | None
+    databases: Databases, caplog: pytest.LogCaptureFixture, lineage: tuple[int, int] | None
 ) -> None:
-    databases.one.history = history
+    databases.one.lineage = lineage
     databases.one.rows, databases.one.lsn = {"alice": OLD}, 10**12
     assert databases.read() == {"alice": NEW}
     assert databases.said == [*FRESH, "primary: find"]
@@ -274,7 +274,7 @@ def test_a_replica_of_another_primary_is_not_believed(
 
 
 def test_roles_that_may_not_read_the_system_identifier_are_served(databases: Databases) -> None:
-    databases.primary.history = databases.one.history = None
+    databases.primary.lineage = databases.one.lineage = None
     assert databases.asked() == FRESH
 
 

@@ -46,7 +46,7 @@ def test_a_second_upgrade_finds_nothing_to_do(database: peewee.Database) -> None
 def test_downgrade_reverts_and_upgrade_comes_back(database: peewee.Database) -> None:
     assert schema.downgrade(database, schema.NAMES[0]) == list(reversed(schema.NAMES))
     assert schema.applied(database) == []
-    assert database.get_tables() == [schema.HISTORY]
+    assert database.get_tables() == [schema.TABLE]
     assert schema.upgrade(database) == list(schema.NAMES)
     assert User._meta.table_name in database.get_tables()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from peewee import (
     BigIntegerField,
@@ -67,6 +67,10 @@ class CacheStanding(NamedTuple):
     suspended_for: float = 0.0
     #: False while the primary is away: there may be newer writes, so nothing may be stored.
     confirmed: bool = True
+
+
+#: What is saved of a user: the date of birth. Whoever adds a column makes a NamedTuple of it.
+Details: TypeAlias = date
 
 
 class Record(NamedTuple):

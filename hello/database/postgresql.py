@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg2
@@ -19,7 +19,7 @@ from psycopg2 import errors, extensions
 
 from hello import resolver
 from hello.database import schema, statements
-from hello.database.models import CacheStanding, Generation, Record, records
+from hello.database.models import CacheStanding, Details, Generation, Record, records
 from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Rejected
 
 #: Parameters for libpq, which those in the URI override.
@@ -219,9 +219,9 @@ class PostgreSQLConnection:
         wanted = list(names)
         return records(wanted, self.execute("EXECUTE find(%s)", (wanted,), deadline))
 
-    def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
-        names = sorted(dates)
-        born = [dates[name].isoformat() for name in names]
+    def save(self, details: Mapping[str, Details], deadline: float) -> dict[str, int]:
+        names = sorted(details)
+        born = [details[name].isoformat() for name in names]
         return dict(self._change("EXECUTE save(%s, %s::date[], %s)", (names, born), deadline))
 
     def forget(self, names: Iterable[str], deadline: float) -> dict[str, bool]:

@@ -29,7 +29,7 @@ def forget(argument: str) -> bool:
     logging.getLogger("hello").addHandler(logging.NullHandler())
     settings = Settings.load()
     if settings.db_uri.is_memory:
-        raise SettingsError("DB_URI: no other process can erase from a database in memory")
+        raise SettingsError("DB_URI: what is in the memory of a service ends with it")
     try:
         # The bytes are read as UTF-8, as those of a path, whatever the terminal's encoding is.
         raw = os.fsencode(argument).decode("utf-8", "replace")

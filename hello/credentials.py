@@ -27,7 +27,7 @@ class Credentials:
     def primary(self) -> str:
         uri = self._read("DB_URI", DatabaseURI.parse)
         if uri is None or uri.is_sqlite:
-            raise Misconfigured("DB_URI: names no PostgreSQL any more, which needs a restart")
+            raise Misconfigured("DB_URI: changed to SQLite, which needs a restart")
         return uri.text
 
     def replica(self, number: int) -> str:

@@ -29,7 +29,7 @@ def forget(argument: str) -> bool:
     logging.getLogger("hello").addHandler(logging.NullHandler())
     settings = Settings.load()
     if settings.db_uri.is_memory:
-        raise SettingsError("DB_URI: no other process can erase from a database in memory")
+        raise SettingsError("DB_URI: what is in the memory of a service ends with it")
     try:
         # The bytes are read as UTF-8, as those of a path, whatever the terminal's encoding is.
         raw = os.fsencode(argument).decode("utf-8", "replace")
@@ -46,8 +46,8 @@ def forget(argument: str) -> bool:
 def _erase(name: str, backends: Backends, timeout: float) -> bool:
     """Erase a user as a PUT writes: in the database, then in the cache.
 
-    Returns whether there was one; every GET that begins after that is 404. `timeout`, in seconds, is
-    for each of the two steps. Raises Unavailable or Rejected.
+    Returns whether there was one; every GET that begins after that is 404. `timeout`, in seconds,
+    is for each of the two steps. Raises Unavailable or Rejected.
     """
     deleted = False
 

@@ -8,9 +8,9 @@ class Process:
     """`draining` is true once the process was asked to stop.
 
     The functions in `at_end` are called when the last request was answered; each must return soon.
-    `has_read` is true once data was read with a current schema, by this process or by another worker
-    of the same master: a worker that is replaced while the databases are away is as ready as the
-    others.
+    `has_read` is true once data was read with a current schema, by this process or by another
+    worker of the same master: a worker that is replaced while the databases are away is as ready as
+    the others.
     """
 
     def __init__(self) -> None:

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
 from functools import partial
 from typing import Any
 
 from hello.batching import Batcher, Lane
 from hello.cache.connection import Lease
-from hello.database.models import NO_SUCH_USER, Record
+from hello.database.models import NO_SUCH_USER, Details, Record
 
 
 class Users:
@@ -24,7 +23,7 @@ class Users:
     def __init__(
         self,
         readers: Sequence[Lane[Lease | None, Record]],
-        writers: Sequence[Lane[date, int]],
+        writers: Sequence[Lane[Details, int]],
         cached: Sequence[Lane[None, Record | Lease]] = (),
         *,
         max_waiting: int,
@@ -34,7 +33,7 @@ class Users:
         self._timeout = timeout
         make = partial(batcher, max_waiting=max_waiting, timeout=timeout)
         self._reads: Batcher[Lease | None, Record] = make(readers, kind="read")
-        self._writes: Batcher[date, int] = make(writers, kind="write")
+        self._writes: Batcher[Details, int] = make(writers, kind="write")
         self._cached: Batcher[None, Record | Lease] | None = None
         if cached:
             self._cached = make(cached, kind="cache")
@@ -51,9 +50,9 @@ class Users:
         left = max(0.001, end - time.monotonic())
         return self._reads.submit(name, cached, left) or NO_SUCH_USER
 
-    def save(self, name: str, date_of_birth: date) -> None:
-        """Create the user, or change the date; it is committed on return."""
-        self._writes.submit(name, date_of_birth)
+    def save(self, name: str, details: Details) -> None:
+        """Create the user, or change what is stored; it is committed on return."""
+        self._writes.submit(name, details)
 
     def ping(self, timeout: float) -> None:
         """Read a user that cannot exist, to see that some database answers. `timeout`: seconds."""

@@ -119,8 +119,8 @@ class CacheConnection:
         self._lease = int(lease * 1000)
         self._ttl = int(ttl * 1000)
         self._client: Any = None
-        #: The server's `run_id`. Keys have it since those of the release before do, and both releases
-        #: must use the same keys.
+        #: The server's `run_id`. Keys have it since those of the release before do, and both
+        #: releases must use the same keys.
         self._run_id = ""
         self._scripts: dict[str, Any] = {}
 

@@ -40,7 +40,7 @@ class Cache:
         self._suspending = self._naming = False
 
     def attempt(self, operation: Callable[[], Result]) -> Result:
-        """Run an operation for a reader; raises CacheUnavailable, at once while it is left alone."""
+        """Run an operation for a reader; raises CacheUnavailable, at once while left alone."""
         if not self.breaker.allows():
             raise CacheUnavailable("left alone")
         try:

@@ -2,8 +2,8 @@
 
 A writer that cannot reach the cache cannot remove what it holds, while readers elsewhere
 may reach it and show the past. But all workers can ask the primary, which has committed the
-write. So one row of a table there says which *generation* of keys is used, and until when the cache is
-*suspended*:
+write. So one row of a table there says which *generation* of keys is used, and until when the cache
+is *suspended*:
 
 - A worker reads from the cache only while it holds a permission: no longer than TERM ago it asked
   the primary, which named the generation and no suspension.
@@ -18,10 +18,9 @@ write. So one row of a table there says which *generation* of keys is used, and 
   again: nobody reads from either server.
 
 SUSPENSION is so much longer than TERM that every permission for a generation has ended
-when the next one comes into use. A permission's end is measured by the machine's own clock, one that
-goes on while the machine sleeps; the primary's clock alone says when a suspension ends. Deadlines,
-which callers give, are in terms of time.monotonic(). See
-docs/decisions/cache.md.
+when the next one comes into use. A permission's end is measured by the machine's own clock, one
+that goes on while the machine sleeps; the primary's clock alone says when a suspension ends.
+Deadlines, which callers give, are in terms of time.monotonic(). See docs/decisions/cache.md.
 """
 
 import logging
@@ -45,8 +44,8 @@ TERM = 0.5
 SUSPENSION = 5.0
 #: Seconds after which a suspension is renewed if the cache still does not answer.
 RENEWAL = 1.0
-#: Seconds by which the clocks of the old and the new primary may differ in a failover, or by which a
-#: primary's clock is set: a suspension may end so much earlier than the primary said.
+#: Seconds by which the clocks of the old and the new primary may differ in a failover, or by which
+#: a primary's clock is set: a suspension may end so much earlier than the primary said.
 CLOCKS = 2.0
 #: Seconds that a reader waits for the primary's answer.
 ASK_TIMEOUT = 0.5
@@ -207,13 +206,14 @@ class Permission:
         if standing.generation != self.generation:
             self._heard_at = now
             if self.generation is not None and not standing.suspended_for:
-                # The suspension took longer to commit than it lasted: a worker that asked just before
-                # the commit still has a permission.
+                # The suspension took longer to commit than it lasted: a worker that asked just
+                # before the commit still has a permission.
                 self._settled_at = now + TERM
         self.generation = standing.generation
         left = min(standing.suspended_for, SUSPENSION)
         if standing.suspended_for > SUSPENSION + CLOCKS:
-            # The primary's clock was set back by much: the end is reckoned from when the worker heard.
+            # The primary's clock was set back by much: the end is reckoned from when the worker
+            # heard.
             left = max(0.0, self._heard_at + SUSPENSION - asked)
         if not left:
             self._usable_until = asked + TERM

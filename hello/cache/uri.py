@@ -13,8 +13,8 @@ from redis.retry import Retry
 
 from hello import resolver
 
-#: The options that a URI may have after a `?`. Others that redis-py knows would override what is set
-#: here, as `socket_timeout` would CACHE_TIMEOUT.
+#: The options that a URI may have after a `?`. Others that redis-py knows would override what is
+#: set here, as `socket_timeout` would CACHE_TIMEOUT.
 OPTIONS = frozenset(
     {
         *("db", "username", "password", "client_name"),

@@ -5,6 +5,6 @@ away, `replica` reads from replicas without ever reading the past. `schema` runs
 hello/migrations; `models` has the tables and the records, `statements` all SQL that finds and
 changes users.
 
-This package imports errors, breaker, uris, usernames, resolver and telemetry: nothing of the cache,
-the server or HTTP.
+This package imports errors, usernames, breaker, uris, resolver and telemetry: nothing of the
+cache, the server or HTTP.
 """

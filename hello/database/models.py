@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from peewee import (
     BigIntegerField,
@@ -39,7 +39,7 @@ class User(Model):
 
 
 class CacheUse(Model):
-    """The one row that says how the cache may be used; its `id` is 1. See `hello.cache.permission`."""
+    """The one row that says how the cache may be used (`hello.cache.permission`); its `id` is 1."""
 
     id = SmallIntegerField(primary_key=True)
     generation = BigIntegerField()
@@ -69,6 +69,10 @@ class CacheStanding(NamedTuple):
     confirmed: bool = True
 
 
+#: What is saved of a user: the date of birth. Whoever adds a column makes a NamedTuple of it.
+Details: TypeAlias = date
+
+
 class Record(NamedTuple):
     """A user as found in a database or in the cache."""
 
@@ -85,6 +89,6 @@ NO_SUCH_USER = Record(None, 0)
 def records(names: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> dict[str, Record]:
     """The record of each name, made of the rows that `Statements.find` returned."""
     found = dict.fromkeys(names, NO_SUCH_USER)
-    for name, *columns in rows:
-        found[name] = Record(*columns)
+    for row in rows:
+        found[row[0]] = Record(*row[1:])
     return found

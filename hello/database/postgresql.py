@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import psycopg2
@@ -19,7 +19,7 @@ from psycopg2 import errors, extensions
 
 from hello import resolver
 from hello.database import schema, statements
-from hello.database.models import CacheStanding, Generation, Record, records
+from hello.database.models import CacheStanding, Details, Generation, Record, records
 from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Rejected
 
 #: Parameters for libpq, which those in the URI override.
@@ -105,7 +105,8 @@ def _wait(connection: Any) -> None:
         if remaining <= 0:
             raise _TimedOut
         wait = wait_read if state == extensions.POLL_READ else wait_write
-        # `poll` comes once more after a time-out: the answer may be there, if this process stood still.
+        # `poll` comes once more after a time-out: the answer may be there, if this process stood
+        # still.
         with suppress(_TimedOut):
             wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
 
@@ -194,7 +195,8 @@ class PostgreSQLConnection:
     def configure(self, deadline: float) -> None:
         """Set what answers rest on, and learn which server this is."""
         rows = self.execute(_settings(self._statement_timeout), None, deadline)
-        # The server read its clock a little earlier: times reckoned from it are too early, never late.
+        # The server read its clock a little earlier: times reckoned from it are too early, never
+        # late.
         may_know_lineage, *process = rows[0]
         self._process, self._clock_read = ServerProcess(*process), time.monotonic()
         if may_know_lineage:
@@ -217,9 +219,9 @@ class PostgreSQLConnection:
         wanted = list(names)
         return records(wanted, self.execute("EXECUTE find(%s)", (wanted,), deadline))
 
-    def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
-        names = sorted(dates)
-        born = [dates[name].isoformat() for name in names]
+    def save(self, details: Mapping[str, Details], deadline: float) -> dict[str, int]:
+        names = sorted(details)
+        born = [details[name].isoformat() for name in names]
         return dict(self._change("EXECUTE save(%s, %s::date[], %s)", (names, born), deadline))
 
     def forget(self, names: Iterable[str], deadline: float) -> dict[str, bool]:
@@ -385,7 +387,8 @@ class PostgreSQL:
         self._statement_timeout = statement_timeout
         self._first = 0
         self._newest = Newest()
-        # The callback is set for the whole process. Other classes of connections wait without an end.
+        # The callback is set for the whole process. Other classes of connections wait without an
+        # end.
         extensions.set_wait_callback(_wait)
 
     def connect(self, deadline: float) -> PostgreSQLConnection:
@@ -435,8 +438,8 @@ class PostgreSQL:
         ports = parameters.get("port", "5432").split(",")
         ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
         if self._takes_writes:
-            # After a failover, the host that was demoted still accepts connections, and its name may
-            # still be the one in the URI: its rows are old.
+            # After a failover, the host that was demoted still accepts connections, and its name
+            # may still be the one in the URI: its rows are old.
             parameters.setdefault("target_session_attrs", "read-write")
         first = self._first % len(hosts)
         for number in [*range(first, len(hosts)), *range(first)]:

@@ -36,8 +36,8 @@ _KEEPALIVES = {
     "tcp_user_timeout": "60000",  # milliseconds
 }
 
-#: Messages of a server that cannot accept a connection now, and soon may. psycopg2 does not tell the
-#: code of an error in connecting.
+#: Messages of a server that cannot accept a connection now, and soon may. psycopg2 does not tell
+#: the code of an error in connecting.
 _PASSES = re.compile("starting up|shutting down|recovery mode|not yet accepting|too many|slots")
 
 

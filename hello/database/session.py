@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from datetime import date
 from typing import Generic, Protocol, TypeVar
 
 import gevent
 
 from hello.breaker import Outage
 from hello.database import schema
-from hello.database.models import Record
+from hello.database.models import Details, Record
 from hello.errors import (
     ConnectionBroken,
     DatabaseUnavailable,
@@ -35,8 +34,8 @@ class DatabaseConnection(Protocol):
     def find(self, names: Collection[str], deadline: float) -> dict[str, Record]:
         """The record of each name; NO_SUCH_USER for a name that is not stored."""
 
-    def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
-        """Commit all dates; return the new version for each name whose date was not stored yet."""
+    def save(self, details: Mapping[str, Details], deadline: float) -> dict[str, int]:
+        """Commit all details; return the new version for each name that did not have them yet."""
 
     def forget(self, names: Collection[str], deadline: float) -> dict[str, bool]:
         """Delete and commit all of `names`; return those that were stored, each with True."""
@@ -119,12 +118,12 @@ class Session(Generic[AnyConnection]):
         except Rejected as ex:
             return self._split(ex, self.find, dict.fromkeys(names), deadline, metrics.READ_SPLITS)
 
-    def save(self, dates: dict[str, date], deadline: float) -> Mapping[str, int | Exception]:
+    def save(self, details: dict[str, Details], deadline: float) -> Mapping[str, int | Exception]:
         """A lane that writes."""
         try:
-            return self.call(lambda c: c.save(dates, deadline), deadline, "save")
+            return self.call(lambda c: c.save(details, deadline), deadline, "save")
         except Rejected as ex:
-            return self._split(ex, self.save, dates, deadline, metrics.WRITE_SPLITS)
+            return self._split(ex, self.save, details, deadline, metrics.WRITE_SPLITS)
 
     def forget(self, names: Collection[str], deadline: float) -> Mapping[str, bool | Exception]:
         """A lane that erases."""

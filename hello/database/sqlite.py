@@ -11,7 +11,7 @@ import msgspec
 import peewee
 
 from hello.database import schema, statements
-from hello.database.models import Record, records
+from hello.database.models import Details, Record, records
 from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected
 
 #: Seconds between two tries while another process holds SQLite's write lock.
@@ -37,9 +37,9 @@ class SQLiteConnection:
         )
         return records(names, rows)
 
-    def save(self, dates: Mapping[str, date], deadline: float) -> dict[str, int]:
+    def save(self, details: Mapping[str, Details], deadline: float) -> dict[str, int]:
         # One statement, so that all dates are committed together.
-        batch = msgspec.json.encode(dates).decode()
+        batch = msgspec.json.encode(details).decode()
         return dict(self._execute(statements.SQLITE.save, batch, deadline))
 
     def forget(self, names: Iterable[str], deadline: float) -> dict[str, bool]:
@@ -79,8 +79,8 @@ class SQLiteFile:
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
             try:
-                # With `wal`, readers and a writer do not wait for each other; with `full`, a commit is
-                # on the disk.
+                # With `wal`, readers and a writer do not wait for each other; with `full`, a commit
+                # is on the disk.
                 connection.execute("PRAGMA journal_mode = wal")
                 connection.execute("PRAGMA synchronous = full")
             except BaseException:

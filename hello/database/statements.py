@@ -46,8 +46,8 @@ class Statements(NamedTuple):
 #: rows were read.
 REPLAYED = "hello.replayed"
 
-# Commits wait for a standby where one is named; `WAIT_FOR_STANDBY` writes a message into the log, so
-# that its own commit has something to wait for.
+# Commits wait for a standby where one is named; `WAIT_FOR_STANDBY` writes a message into the log,
+# so that its own commit has something to wait for.
 _STANDBY_IS_NAMED = "current_setting('synchronous_standby_names') <> ''"
 _WRITE_MESSAGE = "pg_logical_emit_message(true, 'hello', '')"
 WAIT_FOR_STANDBY = f"SELECT {_WRITE_MESSAGE} WHERE {_STANDBY_IS_NAMED}"

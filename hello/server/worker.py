@@ -37,7 +37,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
     slot: int | None = None
 
     def init_process(self) -> None:
-        if self.cfg.on_starting.__module__ != "hello.server.configuration":
+        # Whoever has a configuration of their own on top of this one may replace some of its hooks.
+        hooks = (self.cfg.on_starting, self.cfg.pre_fork, self.cfg.pre_request)
+        if not any(hook.__module__ == "hello.server.configuration" for hook in hooks):
             raise RuntimeError("start gunicorn with -c python:hello.server")
         # gunicorn's handle_request makes an answer of the class that it finds there.
         wsgi.Response = fallback.Response

@@ -218,7 +218,7 @@ class RepeatedSaves(Session[Any]):
 
 
 class RepeatedSavesBackends(Backends):
-    def _session(self) -> Session[Any]:
+    def open_primary(self) -> Session[Any]:
         return RepeatedSaves(self._primary, "primary")
 
 

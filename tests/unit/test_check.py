@@ -78,6 +78,7 @@ def test_a_mistake_of_ours_is_not_taken_for_a_fault() -> None:
         (Report("", UP, UP, UP, {"replica 1": FOLLOWS}, UP), "ok", "current", "any", True),
         (Report("", UP, UP, UP, {"replica 1": DOWN}), "degraded", "current", "any", True),
         (Report("", UP, UP, UP, {}, DOWN), "degraded", "current", "any", True),
+        (Report("", UP, UP, DOWN), "degraded", "current", "any", False),
         # It can be read and not written: a role without the right to, or a standby.
         (Report("", DOWN, UP, DOWN), "degraded", "unknown", "any", False),
         (Report("", DOWN, UP, DOWN, {"replica 1": UP}), "degraded", "unknown", "stale", False),

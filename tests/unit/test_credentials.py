@@ -38,3 +38,9 @@ def test_a_uri_that_became_wrong_or_was_removed_is_said_by_whoever_connects(
     with pytest.raises(Misconfigured, match=f"^{name}: ") as caught:
         ask(Credentials(Source({"SECRETS_DIR": str(tmp_path)})))
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_primary_that_became_sqlite_needs_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "DB_URI").write_text("sqlite:///hello.db")
+    with pytest.raises(Misconfigured, match="DB_URI: changed to SQLite"):
+        Credentials(Source({"SECRETS_DIR": str(tmp_path)})).primary()

@@ -14,13 +14,19 @@ ROOT = Path(__file__).parents[2]
 NEVER = {
     "server": {"app", "backends", "batching", "cache", "database", "resources", "users"},
     "database": {"app", "cache", "resources", "server"},
-    "cache": {"app", "resources", "server"},
+    "cache": {"app", "backends", "resources", "server", "users"},
+    "telemetry": {
+        "app",
+        "backends",
+        "batching",
+        "cache",
+        "database",
+        "resources",
+        "server",
+        "users",
+    },
     "resources": {"app", "backends", "cache", "database", "server"},
 }
-
-#: What may be imported all the same once it is needed, within a function: a worker loads the
-#: application, and its master does not.
-LATE = {("server", "app")}
 
 
 class Import(NamedTuple):
@@ -28,8 +34,6 @@ class Import(NamedTuple):
     line: int
     #: A module, or something in it.
     name: str
-    #: Whether it stands within a function.
-    late: bool
 
     @property
     def part(self) -> str:
@@ -44,8 +48,6 @@ def imports(folder: str, of: str) -> Iterator[Import]:
     """Every import of `of` in a folder, wherever it stands: in a function, for types alone."""
     for file in sorted((ROOT / folder).rglob("*.py")):
         tree = ast.parse(file.read_text())
-        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
-        late = {child for function in functions for child in ast.walk(function)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -56,7 +58,7 @@ def imports(folder: str, of: str) -> Iterator[Import]:
                 continue
             for name in names:
                 if name.split(".")[0] == of:
-                    yield Import(file, node.lineno, name, node in late)
+                    yield Import(file, node.lineno, name)
 
 
 def module(file: Path) -> str:
@@ -100,11 +102,7 @@ def test_no_packages_import_each_other(edges: list[tuple[str, str]]) -> None:
 
 @pytest.mark.parametrize("name", NEVER)
 def test_a_package_leaves_alone_what_is_above_it(name: str) -> None:
-    found = [
-        str(each)
-        for each in imports(f"hello/{name}", of="hello")
-        if each.part in NEVER[name] and not (each.late and (name, each.part) in LATE)
-    ]
+    found = [str(each) for each in imports(f"hello/{name}", of="hello") if each.part in NEVER[name]]
     assert found == []
 
 

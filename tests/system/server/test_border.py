@@ -6,6 +6,7 @@ What it holds is shared by its forks, and is as old as the master. See hello/ser
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +91,16 @@ def test_worker_starts_only_with_the_configuration() -> None:
     ]
     with Service(command) as service:
         eventually(lambda: "start gunicorn with -c python:hello.server" in service.log)
+
+
+def test_somebody_may_have_hooks_of_their_own_on_top_of_the_configuration(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from hello.server import *\n"
+        "from hello.server import on_starting as begin\n\n"
+        "def on_starting(server):\n"
+        "    begin(server)\n"
+    )
+    command = [sys.executable, "-m", "gunicorn", "-c", str(own), "hello.app:wsgi()"]
+    with Service(command).wait_until() as service, service.client() as client:
+        assert client.put("alice", "1990-05-17").status == 204

@@ -160,3 +160,21 @@ def test_a_defect_reaches_who_waits(route: FakeRoute, guard: Guard, deadline: fl
         guard.connect(deadline)
     route.down = None
     assert guard.connect(deadline).number == 1
+
+
+def test_a_connection_that_nobody_asks_for_is_closed(
+    route: FakeRoute, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SPARE_TERM", 0.01)
+    route.open.clear()
+    fails(guard, within=0.05)
+    route.open.set()
+    soon(lambda: route.connections and route.connections[0].closed)
+
+
+def test_one_connection_is_kept_for_later_and_no_second_one(guard: Guard, deadline: float) -> None:
+    first, second = guard.connect(deadline), guard.connect(deadline)
+    guard.keep(first)
+    guard.keep(second)
+    assert (first.closed, second.closed) == (False, True)
+    assert guard.connect(deadline) is first

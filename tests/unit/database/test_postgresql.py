@@ -121,3 +121,8 @@ class Said(list[str]):
 
     def clear(self) -> None:
         self.append(self._notice)
+
+
+def test_a_table_that_has_lost_its_row_is_said(connection: PostgreSQLConnection) -> None:
+    with pytest.raises(DatabaseUnavailable, match="the table cache_use has lost its row"):
+        connection.cache_standing(time.monotonic() + 5)

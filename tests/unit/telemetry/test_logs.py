@@ -7,7 +7,8 @@ from typing import Any
 import gevent
 import pytest
 
-from hello.telemetry.logs import JSONFormatter, TextFormatter, report, trace_ids
+from hello.telemetry import logs
+from hello.telemetry.logs import JSONFormatter, Logger, TextFormatter, report, trace_ids
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -92,3 +93,29 @@ def test_a_greenlet_that_fails_is_logged_in_one_line(
     document = json.loads(JSONFormatter().format(made))
     assert document["message"] == "a greenlet failed"
     assert document["exception"].endswith("ZeroDivisionError: division by zero")
+
+
+class Kept(logging.Handler):
+    """A handler that writes to no stream, as one for syslog."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def test_an_access_line_reaches_handlers_without_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger: Any = Logger.__new__(Logger)  # without gunicorn's configuration
+    kept = Kept()
+    logger.access_log = logging.Logger("access")
+    logger.access_log.addHandler(kept)
+    environ = {"REQUEST_METHOD": "BREW", "hello.route": "/", "hello.request_id": "id"}
+    for formatter in (TextFormatter(), JSONFormatter()):
+        monkeypatch.setattr(logs, "_formatter", formatter)
+        logger.answered(environ, "200 OK", 13, 0.0021)
+    text, line = kept.messages
+    assert text.endswith(" other 200 / 2.1 ms 13 bytes id")
+    document = json.loads(line)
+    assert (document["method"], document["status"], document["bytes"]) == ("other", 200, 13)

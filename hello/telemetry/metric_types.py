@@ -74,6 +74,7 @@ class Metric(Generic[AnySeries]):
     """A metric: a name, its documentation, and a series for each combination of label values.
 
     `combine` makes one figure of those of several workers: their sum, or the greatest.
+    A series is shown once `labels` was called for it.
     """
 
     type_name = ""

@@ -34,7 +34,7 @@ RETRY_AFTER = 1  # seconds
 
 
 class Problem(falcon.HTTPError):
-    """An error with a type of its own: a URN made from `slug`."""
+    """An error with a type of its own: a URN made from `slug`. `detail` is for the client."""
 
     http_status: ClassVar[int]
     slug: ClassVar[str]
@@ -73,7 +73,7 @@ class UserNotFound(Problem):
 
 class BodyTimeout(Problem):
     http_status, slug, phrase = 408, "body-timeout", "Body too slow"
-    # The rest of the body may still come, and could be taken for the next request.
+    # The rest of the body may still come, and must not be taken for the next request.
     http_headers = {"Connection": "close"}
 
 
@@ -96,7 +96,7 @@ class TryLater(Problem):
     http_headers = {"Retry-After": str(RETRY_AFTER)}
 
 
-#: What the client of a defect is told.
+#: The detail of a problem that is a defect of the service.
 DEFECT = "The service made a mistake. It is in the log."
 
 

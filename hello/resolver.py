@@ -1,9 +1,9 @@
 """The addresses of a host, found within a time and without stopping other greenlets.
 
 The C library looks a name up in a thread, and nothing can interrupt it: where the name server
-is silent it takes ten seconds and more. Those who ask stop waiting before that; the thread goes
-on. There are few of them, for all who look names up, so a host has one of them at most: whoever
-asks meanwhile waits for the same answer, and nobody is kept waiting by the name of another.
+is silent it takes ten seconds and more. Callers stop waiting before that; the thread goes on.
+Threads are few, and shared by all look-ups, so each host occupies one at most: callers who ask for
+the same host wait for the same look-up, and one host does not keep another's callers waiting.
 """
 
 from contextlib import suppress
@@ -13,16 +13,16 @@ import gevent
 from gevent.hub import Hub
 from gevent.socket import AF_UNSPEC, SOCK_STREAM, gaierror, getaddrinfo
 
-#: Seconds for which an answer is kept that came too late for everybody: or a name server that
-#: takes longer than they wait would never be heard.
+#: Seconds for which an answer is kept that came too late for all callers: else a name server that
+#: takes longer than they wait would never be of use.
 KEPT = 5.0
 
-#: By the event loop that waits for them: each thread that waits has one.
+#: The look-ups under way, by event loop and host: each thread that waits has a loop of its own.
 _under_way: dict[tuple[Hub, str], gevent.Greenlet] = {}
 
 
 def addresses(host: str, timeout: float) -> list[str]:
-    """The addresses of a host; none if there are none, or none within `timeout` seconds."""
+    """The addresses of a host; an empty list if none was found within `timeout` seconds."""
     with suppress(ValueError):
         ip_address(host)
         return [host]

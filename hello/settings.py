@@ -1,7 +1,7 @@
 """Every setting of the service, declared once: its name, its default, and what it may be.
 
-They are read once, at the edge: `hello.environment` says from where. The URIs alone are read
-again while the service runs: see `hello.credentials`.
+Settings are read once, at the start, from the source in `hello.environment`. The URIs alone are
+read again while the service runs: see `hello.credentials`.
 """
 
 import os
@@ -21,7 +21,7 @@ from hello.environment import SettingsError, Source
 from hello.uris import DatabaseURI, parse_replica_uris
 from hello.usernames import DEFAULT_PATTERN
 
-#: The exit code of every command if a setting is wrong; argparse's for a wrong option.
+#: The exit code of every command if a setting is wrong: the one that argparse has for options.
 MISCONFIGURED = 2
 
 T = TypeVar("T")
@@ -30,8 +30,8 @@ T = TypeVar("T")
 def setting(name: str, parse: Callable[[str], T], default: T) -> T:
     """Declare a field of `Settings`.
 
-    `parse` makes its value of the text that the setting `name` has, or raises ValueError with a
-    message that does not hold the text.
+    `parse` turns the text of the setting `name` into its value, or raises ValueError with a message
+    that does not hold the text.
     """
     declared: T = field(default=default, metadata={"name": name, "parse": parse})
     return declared
@@ -100,7 +100,7 @@ def _traces(environ: Mapping[str, str]) -> bool:
         return False
     if environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
         return False
-    with suppress(ModuleNotFoundError):  # one of its parents
+    with suppress(ModuleNotFoundError):  # a parent package is missing
         if find_spec("opentelemetry.exporter.otlp.proto.http"):
             return True
     raise SettingsError(f"{name}: traces need the extra: pip install 'hello[otel]'")
@@ -112,7 +112,7 @@ class Settings:
 
     source: Source
     db_uri: DatabaseURI = setting("DB_URI", DatabaseURI.parse, DatabaseURI("sqlite://"))  # noqa: RUF009
-    #: Of these two only how many, and whether there is one; `hello.credentials` says where.
+    #: The number of replicas, and whether there is a cache; `hello.credentials` has their URIs.
     replicas: int = setting("DB_READ_URI", _number_of_replicas, 0)
     cache: bool = setting("CACHE_URI", _is_cache_uri, False)
     cache_ttl: float = setting("CACHE_TTL", _seconds, 60.0)
@@ -137,25 +137,25 @@ class Settings:
     )
     log_format: str = setting("LOG_FORMAT", _one_of("auto", "json", "text"), "auto")
     access_log: bool = setting("ACCESS_LOG", _boolean, False)
-    #: OpenTelemetry has its own settings, and reads them itself.
+    #: Whether traces are sent; OpenTelemetry reads its other settings itself.
     traces: bool = False
 
-    #: What this process, or the one that it was forked from, began with.
+    #: The settings that this process, or the master that it was forked from, began with.
     _at_start: ClassVar["Settings | None"] = None
 
     @classmethod
     def of_the_start(cls) -> "Settings":
-        """What the process began with that a worker was forked from; else as `load`.
+        """The settings that the master began with; those of `load` in a process without a master.
 
-        A mounted file may have become wrong since, or name another kind of database, or have
-        been removed. A worker that read it anew would end the master, or serve something else
-        than the others; who connects reads it again, and says what is wrong.
+        A mounted file may since have become wrong, been removed, or come to name another database.
+        A worker that read it anew would end the master, or serve other data than its siblings.
+        Connecting reads the URIs again, and raises what is wrong with them.
         """
         return cls._at_start or cls.load()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Raises SettingsError for the first setting that is wrong."""
+        """Read and check every setting; raises SettingsError for the first that is wrong."""
         source = Source(environ)
         if environ.get("SECRETS_DIR") and not Path(environ["SECRETS_DIR"]).is_dir():
             raise SettingsError("SECRETS_DIR: is no directory")
@@ -182,7 +182,7 @@ class Settings:
 
     @classmethod
     def check(cls, name: str, environ: Mapping[str, str]) -> None:
-        """Look at one setting alone; raises SettingsError if it is wrong."""
+        """Check one setting alone; raises SettingsError if it is wrong."""
         [declared] = [each for each in fields(cls) if each.metadata.get("name") == name]
         Source(environ).parse(**declared.metadata)
 

@@ -1,6 +1,6 @@
-"""The zones of the IANA database: those of the package `tzdata` alone, the same on every host.
+"""The zones of the IANA database, read from the package `tzdata` alone: the same on every host.
 
-A host has more names, as `localtime` and `posix/UTC`, and rules of its own age.
+A host's own database has more names, as `localtime` and `posix/UTC`, and older or newer rules.
 """
 
 import zoneinfo
@@ -8,16 +8,16 @@ from functools import cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
-# Whatever the host has in /usr/share/zoneinfo, or names in PYTHONTZPATH.
+# The host's zones, in /usr/share/zoneinfo or PYTHONTZPATH, are not used.
 zoneinfo.reset_tzpath(())
 
-#: `Factory` is in the database, and says of itself that nobody has set a zone.
+#: The names of the zones. `Factory` is left out: it stands for a host whose zone nobody has set.
 NAMES = frozenset(files("tzdata").joinpath("zones").read_text("utf-8").split()) - {"Factory"}
 
 
 @cache
 def parse(name: str) -> ZoneInfo:
-    """The zone of a name; raises ValueError."""
+    """The zone of a name; raises ValueError if there is none."""
     if name not in NAMES:
         raise ValueError("must be a time zone of the IANA database, as Europe/Berlin")
     return ZoneInfo(name)

@@ -1,11 +1,11 @@
 """Traces, for those who install `hello[otel]` and name a collector; nobody else imports this.
 
-A request has a span, in the trace of its caller. So has each batch, with links to all the
-requests that rode in it, and each of those links back: one statement serves many requests.
-The span of a batch is a child of the first of them that is sampled; if none is, there is none.
+A request has a span, in the trace of its caller. A batch has a span too, with links to the spans of
+all its requests, which link back: one statement serves many requests. The span of a batch is a
+child of the first request's that is sampled; a batch without a sampled request has none.
 
-Everything is set by OpenTelemetry's own variables. Spans hold the route's template, never a
-path: no username and no date.
+OpenTelemetry's own variables set everything. Spans hold the route's template, never a path: no
+username and no date.
 """
 
 import os
@@ -35,19 +35,19 @@ FLUSH = 2.0
 
 
 def start(process: Process) -> Tracer:
-    """Begin to send spans, until the process ends. For a worker: a fork would end it."""
+    """Begin to send spans, until the process ends. For a worker: no thread survives a fork."""
     attributes: dict[str, Any] = {
         "service.name": "hello",
         "service.version": __version__,
         "process.pid": os.getpid(),
     }
-    # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say wins.
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override these attributes.
     attributes.update(OTELResourceDetector().detect().attributes)
     provider = TracerProvider(
         resource=Resource.create(attributes),
         shutdown_on_exit=False,
     )
-    # Its thread is a greenlet here.
+    # The processor's thread is a greenlet here.
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
 
     def stop() -> None:
@@ -59,7 +59,7 @@ def start(process: Process) -> Tracer:
 
 
 class _Headers(Getter[Mapping[str, Any]]):
-    """Header fields of a WSGI environment, for whichever OTEL_PROPAGATORS are set."""
+    """Header fields of a WSGI environment, for the propagators of OTEL_PROPAGATORS."""
 
     def get(self, carrier: Mapping[str, Any], key: str) -> list[str] | None:
         value = carrier.get(f"HTTP_{key.upper().replace('-', '_')}")
@@ -127,7 +127,7 @@ class TracedBatcher(Batcher[Value, Result]):
     ) -> None:
         super().__init__([self._traced(lane) for lane in lanes], kind=kind, **options)
         self._tracer = tracer
-        #: The requests that wait for each key.
+        #: The spans of the requests that wait for each key.
         self._riders: dict[str, list[Span]] = {}
 
     def submit(self, key: str, value: Value, timeout: float | None = None) -> Result | None:
@@ -137,7 +137,7 @@ class TracedBatcher(Batcher[Value, Result]):
         try:
             return super().submit(key, value, timeout)
         finally:
-            # Unless it rode in a batch, it was refused or gave up.
+            # A span is still here if its request was in no batch: refused, or given up.
             if span in riders:
                 riders.remove(span)
             if not riders and self._riders.get(key) is riders:
@@ -153,7 +153,7 @@ class TracedBatcher(Batcher[Value, Result]):
             try:
                 return lane(batch, deadline)
             except Exception as ex:
-                # The message is for the log.
+                # The message may name hosts: it is for the log.
                 span.set_status(StatusCode.ERROR)
                 span.set_attribute("error.type", type(ex).__name__)
                 raise

@@ -1,4 +1,4 @@
-"""What the URI of a database may be."""
+"""The URIs of databases, checked."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ class DatabaseURI:
 
     @classmethod
     def parse(cls, text: str) -> "DatabaseURI":
-        """Raises ValueError, with a message that does not hold the text."""
+        """Check a URI; raises ValueError, with a message that does not hold the text."""
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError("not UTF-8") from None
+            raise ValueError("must be UTF-8") from None
         uri = cls(text)
         if text.startswith("sqlite://"):
             rest = text.removeprefix("sqlite://")
@@ -33,9 +33,9 @@ class DatabaseURI:
             try:
                 parameters = parse_dsn(text)
             except psycopg2.Error:
-                raise ValueError("not a URI that libpq understands") from None
-            # libpq looks at ports when it connects. A `/` in a password that is not written
-            # %2F makes a port of it, which would then be quoted in the log.
+                raise ValueError("must be a URI that libpq understands") from None
+            # libpq checks ports only when it connects. A `/` in a password, not written %2F, makes
+            # a part of the password a port, which libpq would then quote in the log.
             ports = parameters.get("port", "").split(",")
             if not all(port == "" or (port.isascii() and port.isdigit()) for port in ports):
                 raise ValueError("a port is not a number; is the password percent-encoded?")
@@ -53,12 +53,12 @@ class DatabaseURI:
 
     @property
     def lacks_its_file(self) -> bool:
-        """Whether there is no such SQLite file: whoever opens it makes an empty one."""
+        """Whether there is no such SQLite file. Opening it would make an empty one."""
         return self.is_sqlite and not self.is_memory and not Path(self.sqlite_path).exists()
 
     @property
     def sqlite_path(self) -> str:
-        """`sqlite:///a.db` is a.db in the working directory, `sqlite:////a.db` is /a.db."""
+        """The path in the URI: `sqlite:///a.db` is relative, `sqlite:////a.db` is absolute."""
         return unquote(self.text.removeprefix("sqlite://")[1:]) or ":memory:"
 
     def __repr__(self) -> str:
@@ -66,7 +66,7 @@ class DatabaseURI:
 
 
 def parse_replica_uris(text: str) -> list[str]:
-    """One libpq URI for each replica: several URIs, or several hosts in one, by commas.
+    """A libpq URI for each replica. Commas separate URIs in `text`, and hosts in a URI.
 
     Raises ValueError, with a message that does not hold the text.
     """

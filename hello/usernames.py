@@ -1,4 +1,4 @@
-"""What a username may be."""
+"""The rule for usernames."""
 
 import unicodedata
 
@@ -8,25 +8,26 @@ import regex
 #: scripts write vowels as marks), and `.`, `_`, `-`.
 DEFAULT_PATTERN = r"[\p{L}\p{Nd}._-][\p{L}\p{M}\p{Nd}._-]*"
 
-#: In characters, after normalisation. The column is as wide.
+#: Characters of a username, at most, after normalisation: the width of the column.
 MAX_LENGTH = 64
 
-#: Before it. No character is written with more than four (U+1F82, for one), so what is longer
-#: than this stays too long; to normalise it takes time with the square of its length.
+#: Characters before normalisation, at most. A character is decomposed into four at most (U+1F82,
+#: for one), so a longer text stays too long, and normalising takes the square of its length in
+#: time.
 _MAX_RAW_LENGTH = 4 * MAX_LENGTH
 
-# U+FFFD stands where the path was not UTF-8; PostgreSQL cannot store NUL. Neither
-# is in a name, whatever a configured pattern says.
+# U+FFFD stands where the path was not UTF-8; PostgreSQL cannot store NUL. A name with either is
+# refused, whatever the configured pattern says.
 _NUL, _REPLACED = "\0", "\ufffd"
 
-# RFC 3986, section 6.2.2.3: /hello/.. is / before it is sent, however it is written.
+# Clients turn /hello/.. into / before they send it: RFC 3986, section 6.2.2.3.
 _DOTS = (".", "..")
 
 _LENGTH = f"A username has 1 to {MAX_LENGTH} characters."
 
 
 class UsernameError(ValueError):
-    """The message says what is wrong, for the client."""
+    """The name is refused; the message tells the client why."""
 
 
 class Usernames:

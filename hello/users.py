@@ -1,4 +1,4 @@
-"""Find and save users: the batches, over the lanes that they use."""
+"""Find and save users: requests are batched, and batches run on lanes."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,11 +11,11 @@ from hello.database.models import NO_SUCH_USER, Details, Record
 
 
 class Users:
-    """The stored users.
+    """The stored users, by name.
 
     `readers` and `writers` are lanes over the databases, `cached` lanes over the cache,
     if there is one. `timeout`, in seconds, bounds each call; `max_waiting` the calls that
-    wait for each kind of lane. `batcher` makes what shares lanes between requests.
+    wait for each of the three sorts of lanes. `batcher` makes the batcher of each sort.
 
     Every method raises `hello.errors.Unavailable` or `hello.errors.Rejected`.
     """
@@ -39,11 +39,11 @@ class Users:
             self._cached = make(cached, kind="cache")
 
     def find(self, name: str) -> Record:
-        """What is known of a user."""
+        """The record of a user; NO_SUCH_USER if there is none."""
         if self._cached is None:
             return self._reads.submit(name, None) or NO_SUCH_USER
         end = time.monotonic() + self._timeout
-        # Hits do not wait for misses: those go on to a batch of their own.
+        # Hits do not wait for misses, which go on to a batch of their own.
         cached = self._cached.submit(name, None)
         if isinstance(cached, Record):
             return cached
@@ -55,5 +55,5 @@ class Users:
         self._writes.submit(name, details)
 
     def ping(self, timeout: float) -> None:
-        """Look up a user that cannot exist, to see that some database can be read."""
+        """Read a user that cannot exist, to see that some database answers. `timeout`: seconds."""
         self._reads.submit("", None, timeout)

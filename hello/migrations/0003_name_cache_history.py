@@ -8,7 +8,8 @@ from playhouse.migrate import migrate
 
 def up(migrator, db):
     migrate(migrator.add_column("cache_use", "history", TextField(default="")))
-    # As a writer does that cannot reach the cache: nobody reads from it until all know.
+    # The cache is suspended, as by a writer that cannot reach it: no worker reads from it until all
+    # know the new generation.
     suspended = "CURRENT_TIMESTAMP"
     if isinstance(db, PostgresqlDatabase):
         suspended = "clock_timestamp() + interval '5 seconds'"

@@ -1,14 +1,14 @@
 """The description of the API, and a page to read and try it.
 
-They are files of the package, read once. See docs/decisions/docs-page.md.
+Both are files of the package, read once. See docs/decisions/docs-page.md.
 """
 
 from importlib.resources import files
 
 import falcon
 
-#: The page loads its own files and asks this service; nothing inline, nothing from
-#: elsewhere, in no other page's frame. Scripts cannot make HTML of strings.
+#: The policy of the page: it loads its own files and asks this service; nothing inline, nothing
+#: from elsewhere, in no other page's frame; scripts cannot make HTML of strings.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -24,7 +24,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 
-#: The files of the page, with what they are.
+#: The files of the page, with their media types.
 ASSETS = {
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
@@ -51,7 +51,7 @@ class OpenAPI:
 
 
 class Page:
-    """`/docs`"""
+    """`/docs`: the page."""
 
     def __init__(self) -> None:
         self._data = _read("page/page.html")

@@ -1,7 +1,7 @@
-"""For probes and for people.
+"""The health resources, for probes and for people.
 
 Liveness never asks the database: restarting the service does not mend a database. Readiness asks
-until it was answered once: taking every pod out of the Service does not mend it either.
+until the database answered once: taking every pod out of the Service does not mend it either.
 """
 
 import json
@@ -17,9 +17,9 @@ from hello.checks import Check, Finding, measure, status
 from hello.errors import SchemaOutdated, Unavailable
 from hello.lifecycle import Process
 
-#: Seconds. Shorter than the timeout of any sensible probe.
+#: Seconds for a read or a check: fewer than the timeout of any sensible probe.
 TIMEOUT = 1.0
-#: Seconds between two looks, at least, whether a service that is ready has still a current schema.
+#: Seconds, at least, between two looks whether a service that is ready still has a current schema.
 LOOK_INTERVAL = 5.0
 
 
@@ -40,8 +40,8 @@ class Live:
 class Startup:
     """`/health/startup`: the process has read its settings and answers.
 
-    Like liveness it does not ask the database, so that an outage does not keep
-    restarting whoever starts meanwhile.
+    Startup does not ask the database, as liveness does not: an outage must not restart pods that
+    are starting.
     """
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -51,11 +51,11 @@ class Startup:
 
 
 class Ready:
-    """`/health/ready`: requests may come: data was read once, with a current schema.
+    """`/health/ready`: data was read once with a current schema, so requests may come.
 
-    It stays so while the databases are away, since they are away for every pod: without any that
-    is ready, clients would be refused, where a 503 says when to come back. Only a schema that
-    turns out to be outdated takes it back: that is looked for in the background, and no probe
+    A pod stays ready while the databases are away, since they are away for every pod: with no pod
+    ready, clients would be refused, where a 503 says when to come back. Only a schema that turns
+    out to be outdated ends readiness: the process looks for that in the background, and no probe
     waits for it. See docs/decisions/readiness.md.
     """
 
@@ -96,10 +96,10 @@ class Ready:
 class Summary:
     """`/health`: each dependency by name, with its state and latency.
 
-    "degraded" says that a dependency is down and requests can be answered all the same.
+    "degraded" says that a dependency is down, and reads are answered all the same.
 
-    Each check opens connections of its own, and anybody may ask. So the dependencies are asked
-    by one request at a time, and those that came before it began share what it found.
+    Each check opens connections of its own, and anybody may ask. So one request at a time runs the
+    checks, and requests that came before it began share what it found.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""What operators see: figures and the log.
+"""Metrics and the log, which operators read.
 
-`metrics` declares every metric, of the kinds that `metric_types` has; `shared` is the memory in
-which the workers show them to each other, `admin` the port, `exposition` what Prometheus reads
-there. `logs` has the log and gunicorn's logger.
+`metrics` declares every metric, of the types in `metric_types`; `shared` is the memory in which the
+workers show their figures to each other, `admin` the port, `exposition` the text that Prometheus
+reads there. `logs` has the log and gunicorn's logger.
 
-It imports nothing of the rest but the version: whatever counts or logs imports it.
+This package imports nothing of hello but the version: modules that count or log import it.
 """

@@ -1,8 +1,8 @@
 """The admin port: the figures of all workers, and liveness, for those who operate the service.
 
-No client of the service can fill it.
+Clients of the service cannot reach the port, and so cannot fill it with their connections.
 
-The master opens it, and every worker answers on it. So it survives the death of any worker,
+The master opens the port, and every worker answers on it. So it survives the death of any worker,
 needs no process of its own, and ends with the service. See docs/decisions/telemetry.md.
 """
 
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 #: Seconds that a client of the admin port has for a request and its answer.
 REQUEST_TIMEOUT = 10.0
 
-#: Seconds between two times that a worker shows its figures. As much of what it counted may
-#: be lost with a worker that is killed.
+#: Seconds between two times that a worker shows its figures. A worker that is killed loses what it
+#: counted in so many seconds, at most.
 INTERVAL = 1.0
 
 
 class _Handler(pywsgi.WSGIHandler):  # type: ignore[misc]
-    """One connection: it ends if the next request and its answer take too long."""
+    """The handler of a connection, which ends if a request and its answer take REQUEST_TIMEOUT."""
 
     def handle_one_request(self) -> Any:
         with gevent.Timeout(REQUEST_TIMEOUT, False):
@@ -51,10 +51,10 @@ def _listen(host: str, port: int) -> Any:
 
 
 class Admin:
-    """Made in the master. Raises OSError if the address cannot be had.
+    """The admin port, made in the master. Raises OSError if the address cannot be had.
 
-    `workers` is how many there will be; after a reload there are twice as many for a while.
-    `inherited` is the descriptor of the socket that another master opened, if there is one.
+    `workers` is the number of workers; after a reload there are twice as many for a while.
+    `inherited` is the file descriptor of the socket that another master opened, if there is one.
     """
 
     def __init__(self, host: str, port: int, workers: int, inherited: int | None = None) -> None:
@@ -63,7 +63,7 @@ class Admin:
         )
         self.port: int = self._listener.getsockname()[1]
         self._board = Board(2 * workers + 16)
-        #: Of this worker.
+        #: The slot of this worker.
         self._slot: int | None = None
 
     def fileno(self) -> int:
@@ -74,13 +74,13 @@ class Admin:
         return self._board.reserve()
 
     def after_exit(self, slot: int | None) -> None:
-        """A worker is gone. For the master."""
+        """Free the slot of a worker that is gone. For the master."""
         if slot is not None:
             self._board.release(slot)
 
     def start(self, slot: int | None) -> None:
         """Begin to answer, and to show this worker's figures. For a worker."""
-        # The master imports this module, and has no use for Falcon.
+        # Imported in workers alone: the master imports this module, and has no use for Falcon.
         from hello.telemetry.exposition import create_admin_app
 
         self._slot = slot

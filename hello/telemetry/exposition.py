@@ -17,7 +17,7 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """`/metrics`: the figures of all workers, as Prometheus reads them.
 
-    `read` gives the figures of each worker that lives or lived, and whether it lives.
+    `read` returns, for each worker that lives or lived, whether it lives and its figures.
     """
 
     def __init__(self, read: Callable[[], Iterable[tuple[bool, Snapshot]]], revision: str) -> None:
@@ -59,7 +59,8 @@ def create_admin_app(
     read: Callable[[], Iterable[tuple[bool, Snapshot]]], revision: str
 ) -> "falcon.App[falcon.Request, falcon.Response]":
     """See `Metrics` for `read`; `revision` is the commit that runs."""
-    # Looked up here: whoever instruments Falcon puts a class there that is not generic.
+    # `falcon.App` is looked up here: whoever instruments Falcon puts a class there that is not
+    # generic.
     app: falcon.App[falcon.Request, falcon.Response] = falcon.App()
     app.add_route("/metrics", Metrics(read, revision))
     app.add_route("/health/live", Live())

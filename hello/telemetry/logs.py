@@ -1,10 +1,10 @@
 """The log: one line for each event on standard output, as JSON for machines or text for people.
 
-No line holds a username, a date of birth, a path, or a setting that may be secret. Lines of
-requests hold what belongs to a request alone: its route's template, and ids.
+No line holds a username, a date of birth, a path, or a setting that may be secret. A line about a
+request has the template of its route, and ids.
 
-An access line is written for every request, so it does not go through `logging`, which costs
-as much as the request.
+An access line may be written for every request, so it does not go through `logging`, which would
+cost as much as the request.
 """
 
 import logging
@@ -25,10 +25,10 @@ from hello.telemetry.metrics import METHODS, OTHER
 
 log = logging.getLogger(__name__)
 
-#: What a caller of `logging` may give as `extra`, to say whose line it is.
+#: The ids that a caller of `logging` may give as `extra`: they say which request a line is about.
 _IDS = ("request_id", "trace_id", "span_id")
 
-#: W3C Trace Context, section 3.2: a version, trace id, id of the caller's span, flags.
+#: A `traceparent`: version, trace id, id of the caller's span, flags (W3C Trace Context, 3.2).
 _TRACEPARENT = re.compile(
     "(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
 )
@@ -66,7 +66,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def _name(record: logging.LogRecord) -> str:
-    # Whatever gunicorn has to say is said in "gunicorn.error".
+    # gunicorn logs everything as "gunicorn.error", which is no error.
     return record.name.removesuffix(".error")
 
 
@@ -85,8 +85,8 @@ _formatter: logging.Formatter = TextFormatter()
 def configure(form: str, level: str) -> None:
     """Begin to log. `form` is json, text, or auto: text if standard output is a terminal.
 
-    The level is that of this project and of gunicorn. Libraries speak up from warnings on:
-    at a finer level they quote what they send, passwords included.
+    `level` is for this project and for gunicorn. Libraries log warnings and errors alone: at a
+    finer level they quote what they send, passwords included.
     """
     global _formatter
     if form == "auto":
@@ -99,12 +99,12 @@ def configure(form: str, level: str) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("hello").setLevel(level.upper())
     logging.captureWarnings(True)
-    # If nobody reads standard output any more, a traceback for each line helps nobody either.
+    # Without this, each line would make a traceback once standard output is closed.
     logging.raiseExceptions = False
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]
-    """gunicorn's logger. `configure` comes first."""
+    """gunicorn's logger. `configure` must be called first."""
 
     def setup(self, cfg: Any) -> None:
         super().setup(cfg)
@@ -115,7 +115,7 @@ class Logger(GunicornLogger):  # type: ignore[misc]
                     handler.setStream(sys.stdout)
 
     def access(self, resp: Any, _req: Any, environ: Any, request_time: timedelta) -> None:
-        """Called by gunicorn on its own path."""
+        """Write the line of a request that gunicorn's own path answered; gunicorn calls it."""
         if self.access_log_enabled:
             self.answered(environ, resp.status, resp.sent or 0, request_time.total_seconds())
 
@@ -161,9 +161,9 @@ def _access_line(
 
 
 class Seldom:
-    """Logs an event at once, and its repetitions as a number, once in `interval` seconds.
+    """Logs an event at once, and the number of its repetitions at most once in `interval` seconds.
 
-    For what clients can cause as often as they like.
+    For events that clients can cause as often as they like.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class Seldom:
 def report(
     _context: object, type_: type[BaseException], value: BaseException, trace: TracebackType | None
 ) -> None:
-    """Log what ended a greenlet that nobody waits for: `print_exception` of gevent's hub."""
+    """Log the error that ended a greenlet that nobody waits for, as gevent's `print_exception`."""
     log.error("a greenlet failed", exc_info=(type_, value, trace))
 
 
@@ -199,7 +199,7 @@ _second = (0, "")
 
 
 def _time(seconds: float) -> str:
-    """RFC 3339, in UTC and with milliseconds; made once a second."""
+    """A time as in RFC 3339, in UTC, with milliseconds; the rest is formatted once a second."""
     global _second
     whole = int(seconds)
     if _second[0] != whole:

@@ -2,11 +2,11 @@
 
 A metric has a series for each combination of its labels' values. A series holds a row of numbers:
 one for a counter or a gauge; for a histogram how many values fell into each bucket, and at the
-end their sum. Whoever counts often keeps the series: `PASSED = FENCES.labels("passed")`, then
+end their sum. Code that counts often keeps the series: `PASSED = FENCES.labels("passed")`, then
 `PASSED.inc()`.
 
-Values of labels come from this code and from settings' names alone, never from a client: there is
-no username and no date among them, and no more series than can be counted.
+Values of labels come from this code alone, never from a client: no username and no date is among
+them, and the number of series is bounded.
 """
 
 from bisect import bisect_left
@@ -34,7 +34,7 @@ class CounterSeries(Series):
 
 
 class GaugeSeries(Series):
-    """It is set, or asked for by what `watch` was given."""
+    """A gauge's series, which is set, or read from the function that `watch` was given."""
 
     __slots__ = ("_read",)
 
@@ -46,7 +46,7 @@ class GaugeSeries(Series):
         self.row[0] = value
 
     def watch(self, read: Callable[[], float]) -> None:
-        """Ask `read` whenever the figure is wanted."""
+        """Let `refresh` take the figure from `read`."""
         self._read = read
 
     def refresh(self) -> None:
@@ -71,9 +71,10 @@ AnySeries = TypeVar("AnySeries", bound=Series)
 
 
 class Metric(Generic[AnySeries]):
-    """`combine` says what the figures of several workers make: their sum, or the greatest.
+    """A metric: a name, its documentation, and a series for each combination of label values.
 
-    A series is shown once somebody has asked for it by `labels`.
+    `combine` makes one figure of those of several workers: their sum, or the greatest.
+    A series is shown once `labels` was called for it.
     """
 
     type_name = ""
@@ -109,7 +110,11 @@ registry: dict[str, Metric[Any]] = {}
 
 
 class Counter(Metric[CounterSeries]):
-    """`start` are values that are shown before the first event, so that a rate sees it."""
+    """A figure that only grows.
+
+    `start` are the label values whose series are shown, as 0, before the first event: a rate misses
+    an event that makes a series appear.
+    """
 
     type_name = "counter"
 
@@ -125,7 +130,7 @@ class Counter(Metric[CounterSeries]):
 
 
 class Gauge(Metric[GaugeSeries]):
-    """A figure of now. Of a worker that is gone nothing is left."""
+    """A figure of the moment; the figure of a worker that is gone does not count."""
 
     type_name = "gauge"
 
@@ -148,7 +153,7 @@ class Gauge(Metric[GaugeSeries]):
 
 
 class Histogram(Metric[HistogramSeries]):
-    """`bounds` are the upper bounds of its buckets, inclusive, in ascending order."""
+    """Values by buckets. `bounds` are the upper bounds of these, inclusive, in ascending order."""
 
     type_name = "histogram"
 
@@ -159,7 +164,7 @@ class Histogram(Metric[HistogramSeries]):
         self.bounds = bounds
 
     def _new(self) -> HistogramSeries:
-        # One number beyond the last bound, and the sum.
+        # One bucket more, for values beyond the last bound, and the sum.
         return HistogramSeries([0] * (len(self.bounds) + 2), self.bounds)
 
 
@@ -171,7 +176,7 @@ def snapshot() -> Snapshot:
 
 
 def restore(past: Mapping[str, Mapping[Labels, Row]]) -> None:
-    """Go on from the figures of a process that is gone: what only grows, grows on."""
+    """Add the figures of a process that is gone, but for gauges, so that counters never go back."""
     for name, rows in past.items():
         metric = registry.get(name)
         if metric is None or isinstance(metric, Gauge):

@@ -21,12 +21,12 @@ from hello.telemetry.metric_types import (
     Snapshot,
 )
 
-#: Upper bounds, inclusive, in seconds.
+#: Upper bounds of buckets, inclusive, in seconds.
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: Upper bounds, inclusive, in keys.
+#: Upper bounds of buckets, inclusive, in keys.
 KEYS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-#: The value of a label for what has no name of its own.
+#: The label value for everything that has none of its own.
 OTHER = "other"
 METHODS = frozenset(("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
@@ -173,7 +173,7 @@ def snapshot() -> Snapshot:
     """All figures of this process, as they are now."""
     global _cpu_seen
     now = time.process_time()
-    # A fork begins again at 0.
+    # The processor time of a forked process begins at 0.
     CPU.inc(now - _cpu_seen if now >= _cpu_seen else now)
     _cpu_seen = now
     with suppress(OSError):  # only Linux has these files

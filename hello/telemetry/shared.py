@@ -1,9 +1,9 @@
-"""Where the workers of a service show their figures to each other.
+"""The memory in which the workers of a service show their figures to each other.
 
-A piece of memory that the master makes and every worker inherits, with a slot for each
-worker. A worker alone writes its slot; all read all. There is no lock and no file: a worker
+The master makes the memory and every worker inherits it; each worker has a slot, which it alone
+writes and all workers read. There is no lock and no file: a worker
 may be killed at any moment, also while it writes, and what it wrote last remains. The next
-worker in that slot goes on from there, so that no figure goes back.
+worker in that slot goes on from those figures, so that no counter goes back.
 """
 
 import mmap
@@ -14,13 +14,13 @@ import msgspec
 
 from hello.telemetry.metric_types import Snapshot
 
-#: In bytes, for the figures of one worker: some hundred rows, of which a histogram's has 140.
+#: Bytes for the figures of one worker: some hundred rows, of which a histogram's takes 140 bytes.
 SIZE = 128 * 1024
 
-#: Of a slot: whether its worker lives, and which of its two pages holds.
+#: The head of a slot: whether its worker lives, and which of its two pages is valid.
 _FLAGS = struct.Struct("BB")
 _PAGES_AT = 8
-#: Of a page: the length of what follows, and its checksum.
+#: The head of a page: the length of the figures after it, and their checksum.
 _PAGE = struct.Struct("II")
 _STRIDE = _PAGES_AT + 2 * (_PAGE.size + SIZE)
 
@@ -28,12 +28,12 @@ _decode = msgspec.msgpack.Decoder(Snapshot).decode
 
 
 class Board:
-    """Made in the master before the first fork; pages are not used until they are written."""
+    """The slots of all workers. For the master, before the first fork."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._memory = mmap.mmap(-1, slots * _STRIDE)
-        #: Known to the master alone.
+        #: The slots in use, which the master alone knows.
         self._taken: set[int] = set()
 
     def reserve(self) -> int | None:
@@ -45,13 +45,13 @@ class Board:
         return None
 
     def release(self, slot: int) -> None:
-        """The worker of a slot is gone. For the master."""
+        """Free the slot of a worker that is gone. For the master."""
         self._taken.discard(slot)
         _, page = _FLAGS.unpack_from(self._memory, slot * _STRIDE)
         _FLAGS.pack_into(self._memory, slot * _STRIDE, 0, page)
 
     def write(self, slot: int, figures: Snapshot) -> None:
-        """Show the figures of a worker. For that worker. Raises ValueError if they are too many."""
+        """Write the figures of a worker. For that worker. Raises ValueError if they do not fit."""
         data = msgspec.msgpack.encode(figures)
         if len(data) > SIZE:
             raise ValueError(f"{len(data)} bytes of figures do not fit")
@@ -60,7 +60,7 @@ class Board:
         at = start + _PAGES_AT + page * (_PAGE.size + SIZE)
         _PAGE.pack_into(self._memory, at, len(data), zlib.crc32(data))
         self._memory[at + _PAGE.size : at + _PAGE.size + len(data)] = data
-        # Now it is whole.
+        # The page becomes the valid one only now that it is whole.
         _FLAGS.pack_into(self._memory, start, 1, page)
 
     def read(self, slot: int) -> tuple[bool, Snapshot]:
@@ -75,7 +75,7 @@ class Board:
             data = self._memory[at + _PAGE.size : at + _PAGE.size + min(length, SIZE)]
             if zlib.crc32(data) == checksum:
                 return bool(alive), _decode(data)
-            # It was written twice meanwhile: look again.
+            # The worker wrote both pages meanwhile: read again.
         return False, {}
 
     def read_all(self) -> list[tuple[bool, Snapshot]]:

@@ -38,3 +38,8 @@ def test_a_uri_that_became_wrong_or_was_removed_is_said_by_whoever_connects(
     with pytest.raises(Misconfigured, match=f"^{name}: ") as caught:
         ask(Credentials(Source({"SECRETS_DIR": str(tmp_path)})))
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_database_is_not_exchanged_for_one_in_memory_under_a_service() -> None:
+    with pytest.raises(Misconfigured, match="DB_URI: changed to SQLite, which needs a restart"):
+        Credentials(Source({"DB_URI": "sqlite://"})).primary()

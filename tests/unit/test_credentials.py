@@ -40,7 +40,6 @@ def test_a_uri_that_became_wrong_or_was_removed_is_said_by_whoever_connects(
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_primary_that_became_sqlite_needs_a_restart(tmp_path: Path) -> None:
-    (tmp_path / "DB_URI").write_text("sqlite:///hello.db")
-    with pytest.raises(Misconfigured, match="DB_URI: changed to SQLite"):
-        Credentials(Source({"SECRETS_DIR": str(tmp_path)})).primary()
+def test_a_database_is_not_exchanged_for_one_in_memory_under_a_service() -> None:
+    with pytest.raises(Misconfigured, match="DB_URI: changed to SQLite, which needs a restart"):
+        Credentials(Source({"DB_URI": "sqlite://"})).primary()

@@ -4,6 +4,8 @@ import http.client
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -15,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually, free_port
 from tests.support.proxy import PASS, REFUSE, Proxy
-from tests.support.service import Service, Wire, head, migrate
+from tests.support.service import NO_SECRETS, Service, Wire, head, migrate
 from tests.support.stack import Stack
 
 USER = "/hello/{username}"
@@ -279,6 +281,25 @@ def test_an_admin_port_that_nobody_asked_for_does_not_stop_the_start() -> None:
             other.listen()
         with Service(ADMIN_PORT="").wait_until() as service:
             assert service.log.count("no metrics: cannot listen on 127.0.0.1, port 9090") == 1
+
+
+def test_the_default_of_the_admin_port_gives_way_to_the_service() -> None:
+    program = """
+from types import SimpleNamespace
+from hello.server import configuration
+log = SimpleNamespace(warning=lambda text, *arguments: print(text % arguments))
+configuration._open_admin_port(SimpleNamespace(cfg=SimpleNamespace(workers=1), log=log))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PATH": os.environ["PATH"], "SECRETS_DIR": NO_SECRETS, "PORT": "9090"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (
+        "no metrics: cannot listen on 127.0.0.1, port 9090: it is the same as PORT" in done.stdout
+    )
 
 
 def test_nothing_listens_without_an_admin_port() -> None:

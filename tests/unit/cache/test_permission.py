@@ -444,3 +444,19 @@ def test_a_primary_with_an_outdated_schema_is_there_and_nobody_reads_from_the_ca
     for _ in range(3):
         assert permission.to_read(asked.now + 60) is None
         asked.now += 2.0
+
+
+def test_a_write_is_not_acknowledged_while_others_may_still_read_what_it_outdates() -> None:
+    now = 0.0
+
+    class Suspended:
+        def call(self, operation: Callable[[Any], Any], deadline: float, statement: str) -> Any:
+            return CacheStanding(Generation(2, ""), SUSPENSION)
+
+    slept: list[float] = []
+    permission = Permission(Suspended(), lambda: now, slept.append, lambda: now)
+    with pytest.raises(DatabaseUnavailable, match="others may still read from the cache"):
+        permission.to_acknowledge(now + TERM / 2)
+    assert slept == []
+    assert permission.to_acknowledge(now + 2 * TERM) is None
+    assert slept == [TERM]

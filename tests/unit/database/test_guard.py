@@ -134,6 +134,40 @@ def test_a_connection_for_somebody_who_was_killed_goes_to_the_next(
     assert other.get().number == 1
 
 
+def test_a_connection_that_reaches_somebody_who_is_killed_is_for_the_next(
+    route: FakeRoute, guard: Guard, deadline: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = route.connect
+
+    def kill_meanwhile(deadline: float) -> Connection:
+        connection = connect(deadline)
+        # It is killed once it was given the connection, and before it can take it.
+        killed.kill(block=False)
+        return connection
+
+    monkeypatch.setattr(route, "connect", kill_meanwhile)
+    killed = gevent.spawn(guard.connect, deadline)
+    soon(killed.ready)
+    assert isinstance(killed.value, gevent.GreenletExit)
+    assert guard.connect(deadline).number == 1
+    assert len(route.attempts) == 1
+
+
+def test_a_connection_that_nobody_asks_for_is_closed_after_a_while(
+    route: FakeRoute, guard: Guard, deadline: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SPARE_TERM", 0.05)
+    wanted, spare, more = (Connection(number) for number in range(3))
+    guard.keep(wanted)
+    assert guard.connect(deadline) is wanted
+    guard.keep(spare)
+    guard.keep(more)
+    assert (spare.closed, more.closed) == (False, True)
+    soon(lambda: spare.closed)
+    assert not wanted.closed
+    assert guard.connect(deadline).number == 1
+
+
 @pytest.mark.parametrize("kind", [SchemaOutdated, DatabaseUnavailable])
 def test_the_reason_is_the_same_for_all(
     route: FakeRoute, guard: Guard, kind: type[DatabaseUnavailable]

@@ -1,13 +1,16 @@
 """What is sent to PostgreSQL, and when: a connection that only notes it."""
 
+import socket
 import time
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 from psycopg2 import OperationalError, errors
 
-from hello.database.postgresql import Newest, PostgreSQLConnection
+from hello.database import postgresql as module
+from hello.database.postgresql import Newest, PostgreSQL, PostgreSQLConnection
 from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown
 
 BORN = date(1990, 5, 17)
@@ -123,6 +126,104 @@ class Said(list[str]):
         self.append(self._notice)
 
 
-def test_a_table_that_has_lost_its_row_is_said(connection: PostgreSQLConnection) -> None:
-    with pytest.raises(DatabaseUnavailable, match="the table cache_use has lost its row"):
+def test_a_cache_whose_row_is_lost_may_not_be_used(connection: PostgreSQLConnection) -> None:
+    with pytest.raises(DatabaseUnavailable, match="lost its row"):
         connection.cache_standing(time.monotonic() + 5)
+
+
+@pytest.mark.parametrize(("rows", "gone"), [([], True), ([(True,)], False)])
+def test_a_session_is_over_when_its_server_has_no_process_of_it(
+    connection: PostgreSQLConnection, notes: Notes, rows: list[Any], gone: bool
+) -> None:
+    notes.answer = OperationalError("server closed the connection unexpectedly")
+    with pytest.raises(OutcomeUnknown) as caught:
+        connection.save({"alice": BORN}, time.monotonic() + 5)
+    notes.answer = rows
+    assert caught.value.is_over(connection, time.monotonic() + 5) is gone
+    assert notes.sent[-1]["pid"] == 1
+
+
+class Server(Notes):
+    """A primary that shows its history, and accepts every connection."""
+
+    def __init__(self, system: int, timeline: int) -> None:
+        super().__init__()
+        self.closed = 0
+        #: What happens while a statement runs.
+        self.meanwhile: Callable[[], object] = lambda: None
+        self._history = (system, timeline, f"{timeline:08X}0000000000000001")
+
+    def execute(self, sql: str, parameters: Any) -> None:
+        super().execute(sql, parameters)
+        now = datetime.now(UTC)
+        if "pg_backend_pid" in sql:
+            self.answer = [(True, 1, now, now)]
+        elif "pg_control_system" in sql:
+            self.answer = [self._history]
+        else:
+            self.answer = [("0/10", self._history[2])]
+            self.meanwhile()
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Hosts:
+    """A database whose name leads to the server that a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.server = Server(7, 1)
+        monkeypatch.setattr(module, "_GreenConnection", lambda dsn, deadline: self.server)
+        self._database = PostgreSQL(
+            lambda: "postgresql:///hello?host=/nowhere", connect_timeout=1, statement_timeout=2
+        )
+
+    def connect(self, server: Server) -> PostgreSQLConnection:
+        self.server = server
+        return self._database.connect(time.monotonic() + 5)
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Hosts:
+    return Hosts(monkeypatch)
+
+
+def test_no_session_is_opened_with_a_primary_after_a_newer_one_was_met(hosts: Hosts) -> None:
+    hosts.connect(Server(7, 2))
+    old = Server(7, 1)
+    with pytest.raises(DatabaseUnavailable, match="a newer primary has taken over"):
+        hosts.connect(old)
+    assert old.closed == 1
+    hosts.connect(Server(7, 2))
+    # Of another system, as after a restore, a lower number says nothing.
+    hosts.connect(Server(8, 1))
+
+
+def test_nothing_more_is_asked_of_a_primary_when_a_newer_one_was_met(hosts: Hosts) -> None:
+    old = Server(7, 1)
+    connection = hosts.connect(old)
+    asked = len(old.sent)
+    assert connection.flushed(time.monotonic() + 5).lineage == (7, 1)
+    hosts.connect(Server(7, 2))
+    with pytest.raises(ConnectionBroken, match="a newer primary has taken over"):
+        connection.flushed(time.monotonic() + 5)
+    assert len(old.sent) == asked + 1
+
+
+def test_an_answer_is_not_believed_if_a_newer_primary_was_met_meanwhile(hosts: Hosts) -> None:
+    old = Server(7, 1)
+    connection = hosts.connect(old)
+    old.meanwhile = lambda: hosts.connect(Server(7, 2))
+    with pytest.raises(ConnectionBroken, match="a newer primary has taken over"):
+        connection.flushed(time.monotonic() + 5)
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        database = PostgreSQL(
+            lambda: f"postgresql://127.0.0.1:{silent.getsockname()[1]}/hello",
+            connect_timeout=0.05,
+            statement_timeout=2,
+        )
+        with pytest.raises(DatabaseUnavailable, match="did not accept a connection in time"):
+            database.connect(time.monotonic() + 5)

@@ -337,6 +337,25 @@ def test_readers_leave_a_silent_primary_alone_and_somebody_else_asks_until_it_an
     assert databases.kept == [databases.primary]
 
 
+# Readers will hear of a schema that is outdated themselves.
+@pytest.mark.parametrize("failure", [None, SchemaOutdated("the schema lacks 0002")])
+def test_a_primary_that_was_silent_is_asked_by_one_until_it_says_something(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch, failure: Exception | None
+) -> None:
+    monkeypatch.setattr(module, "ASK_INTERVAL", 0.01)
+    databases.primary.fail = DatabaseUnavailable("away")
+    for _ in range(3):
+        databases.primary_state.fell_silent()
+    eventually(lambda: gevent.sleep(0.01) or len(databases.said) > 2)
+    assert databases.primary_state.silent
+    assert databases.kept == []
+    databases.primary.fail = failure
+    eventually(lambda: gevent.sleep(0.01) or not databases.primary_state.silent)
+    # Had several asked, each would have given its connection back.
+    gevent.sleep(0.05)
+    assert databases.kept == [databases.primary]
+
+
 def test_little_time_says_nothing_about_a_primary_or_a_replica(databases: Databases) -> None:
     databases.primary.before = databases.one.before = silent(databases)
     databases.one.fail = databases.primary.fail

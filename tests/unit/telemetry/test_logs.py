@@ -2,6 +2,8 @@ import json
 import logging
 import re
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -95,27 +97,48 @@ def test_a_greenlet_that_fails_is_logged_in_one_line(
     assert document["exception"].endswith("ZeroDivisionError: division by zero")
 
 
+ENVIRON = {"REQUEST_METHOD": "GET", "hello.route": "/", "hello.request_id": "asked-for"}
+
+
 class Kept(logging.Handler):
-    """A handler that writes to no stream, as one for syslog."""
+    """A handler that writes to no file, as one of syslog."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.messages: list[str] = []
+        self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+        self.lines.append(self.format(record))
 
 
-def test_an_access_line_reaches_handlers_without_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    logger: Any = Logger.__new__(Logger)  # without gunicorn's configuration
-    kept = Kept()
-    logger.access_log = logging.Logger("access")
-    logger.access_log.addHandler(kept)
-    environ = {"REQUEST_METHOD": "BREW", "hello.route": "/", "hello.request_id": "id"}
-    for formatter in (TextFormatter(), JSONFormatter()):
-        monkeypatch.setattr(logs, "_formatter", formatter)
-        logger.answered(environ, "200 OK", 13, 0.0021)
-    text, line = kept.messages
-    assert text.endswith(" other 200 / 2.1 ms 13 bytes id")
-    document = json.loads(line)
-    assert (document["method"], document["status"], document["bytes"]) == ("other", 200, 13)
+@pytest.fixture
+def logger() -> Logger:
+    """gunicorn's logger; a test gives it handlers of its own."""
+    logger = Logger.__new__(Logger)
+    logger.access_log = logging.Logger("gunicorn.access")
+    return logger
+
+
+def test_an_access_line_as_text_says_the_same(
+    logger: Logger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_formatter", TextFormatter())
+    with closing(logging.FileHandler(tmp_path / "access")) as handler:
+        logger.access_log.addHandler(handler)
+        logger.answered(ENVIRON, "200 OK", 13, 0.00123)
+        logger.answered({"REQUEST_METHOD": "RUMPEL"}, "400 Bad Request", 0, 0.0)
+    first, second = (tmp_path / "access").read_text().splitlines()
+    assert re.fullmatch(r"20\S+Z GET 200 / 1\.2 ms 13 bytes asked-for", first)
+    assert " 400 " in second
+    assert "RUMPEL" not in second
+
+
+def test_an_access_line_goes_to_a_handler_that_writes_to_no_file(
+    logger: Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_formatter", JSONFormatter())
+    handler = Kept()
+    logger.access_log.addHandler(handler)
+    logger.answered(ENVIRON, "200 OK", 13, 0.00123)
+    [line] = handler.lines
+    assert json.loads(line)["message"] == "GET 200 /"

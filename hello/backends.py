@@ -32,7 +32,7 @@ class Backends:
         self._settings = settings
         self._credentials = Credentials(settings.source)
         self._primary: Connector[Any]
-        left_alone: Callable[[], bool] = bool
+        left_alone = metrics.BREAKERS.labels("primary")
         if settings.db_uri.is_memory:
             self._primary = CurrentSchema(SQLiteMemory())
         elif settings.db_uri.is_sqlite:
@@ -40,8 +40,7 @@ class Backends:
         else:
             self._primary = guard = self._guarded(self._credentials.primary)
             self._watched = watched = Primary(self.open_primary(), guard.keep)
-            left_alone = lambda: guard.failing or watched.silent  # noqa: E731
-        metrics.BREAKERS.labels("primary").watch(left_alone)
+            left_alone.watch(lambda: guard.failing or watched.silent)
         names = [f"replica {number + 1}" for number in range(settings.replicas)]
         self._replicas = [
             (name, self._guarded(partial(self._credentials.replica, number), False), Breaker(name))
@@ -81,10 +80,10 @@ class Backends:
         if not self._replicas:
             return primary.find
         # Lanes prefer different replicas, to share the load among them.
-        turned = self._replicas[number % len(self._replicas) :] + self._replicas
+        first = number % len(self._replicas)
         replicas = [
             Replica(name, Session(connector, name), breaker)
-            for name, connector, breaker in turned[: len(self._replicas)]
+            for name, connector, breaker in self._replicas[first:] + self._replicas[:first]
         ]
         return FencedReads(primary, self._watched, replicas)
 

@@ -9,6 +9,7 @@ Values of labels come from this code alone, never from a client: no username and
 them, and the number of series is bounded.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -70,7 +71,7 @@ class HistogramSeries(Series):
 AnySeries = TypeVar("AnySeries", bound=Series)
 
 
-class Metric(Generic[AnySeries]):
+class Metric(ABC, Generic[AnySeries]):
     """A metric: a name, its documentation, and a series for each combination of label values.
 
     `combine` makes one figure of those of several workers: their sum, or the greatest.
@@ -101,8 +102,9 @@ class Metric(Generic[AnySeries]):
     def refresh(self) -> None:
         """Bring the rows up to date."""
 
+    @abstractmethod
     def _new(self) -> AnySeries:
-        raise NotImplementedError
+        """A series of zeros."""
 
 
 #: Every metric, by its name, in the order in which they are shown.

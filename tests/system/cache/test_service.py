@@ -1,7 +1,7 @@
 """The service with a cache, as clients see it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from functools import partial
 from itertools import count
@@ -31,6 +31,19 @@ def settings(shared_cluster: Cluster, database: str, store: redis.Redis) -> dict
 
 
 @pytest.fixture
+def sharing(settings: dict[str, str], valkey: Valkey) -> Iterator[tuple[Client, Client]]:
+    """The clients of two services that share a cache."""
+    settings |= {"CACHE_URI": valkey.uri}
+    with (
+        Service(**settings).wait_until() as one,
+        Service(**settings).wait_until() as other,
+        one.client() as client,
+        other.client() as elsewhere,
+    ):
+        yield client, elsewhere
+
+
+@pytest.fixture
 def reads_the_database(shared_cluster: Cluster, database: str) -> Callable[[Client, str], bool]:
     """If a GET looks the user up there."""
 
@@ -43,20 +56,14 @@ def reads_the_database(shared_cluster: Cluster, database: str) -> Callable[[Clie
 
 
 def test_the_service_reads_a_user_once(
-    settings: dict[str, str], valkey: Valkey, reads_the_database: Callable[[Client, str], bool]
+    sharing: tuple[Client, Client], reads_the_database: Callable[[Client, str], bool]
 ) -> None:
-    settings |= {"CACHE_URI": valkey.uri}
-    with (
-        Service(**settings).wait_until() as one,
-        Service(**settings).wait_until() as other,
-        one.client() as client,
-        other.client() as elsewhere,
-    ):
-        assert client.put("alice", "1990-05-17").status == 204
-        assert reads_the_database(client, "alice")
-        for _ in range(5):
-            assert not reads_the_database(client, "alice")
-            assert not reads_the_database(elsewhere, "alice")
+    client, elsewhere = sharing
+    assert client.put("alice", "1990-05-17").status == 204
+    assert reads_the_database(client, "alice")
+    for _ in range(5):
+        assert not reads_the_database(client, "alice")
+        assert not reads_the_database(elsewhere, "alice")
 
 
 def stores(client: Client, born: str) -> bool:
@@ -93,43 +100,30 @@ def test_services_with_different_caches_do_without(
 
 
 def test_services_that_share_a_cache_see_each_others_writes_at_once(
-    settings: dict[str, str], valkey: Valkey
+    sharing: tuple[Client, Client],
 ) -> None:
-    settings |= {"CACHE_URI": valkey.uri}
-    with (
-        Service(**settings).wait_until() as one,
-        Service(**settings).wait_until() as other,
-        one.client() as client,
-        other.client() as elsewhere,
-    ):
-        for n in range(100):
-            born = f"1990-{n % 12 + 1:02}-{n % 28 + 1:02}"
-            assert client.put("alice", born).status == 204
-            assert says(elsewhere.get("alice"), born)
-            client, elsewhere = elsewhere, client
+    client, elsewhere = sharing
+    for n in range(100):
+        born = f"1990-{n % 12 + 1:02}-{n % 28 + 1:02}"
+        assert client.put("alice", born).status == 204
+        assert says(elsewhere.get("alice"), born)
+        client, elsewhere = elsewhere, client
 
 
 def test_a_user_whom_an_operator_deleted_and_who_comes_back_has_the_new_date(
-    settings: dict[str, str],
+    sharing: tuple[Client, Client],
     shared_cluster: Cluster,
     database: str,
-    valkey: Valkey,
     reads_the_database: Callable[[Client, str], bool],
 ) -> None:
-    settings |= {"CACHE_URI": valkey.uri}
-    with (
-        Service(**settings).wait_until() as one,
-        Service(**settings).wait_until() as other,
-        one.client() as client,
-        other.client() as elsewhere,
-    ):
-        for month in (1, 2, 3):
-            assert client.put("alice", f"1990-{month:02}-17").status == 204
-        eventually(lambda: not reads_the_database(client, "alice"))
-        shared_cluster.query("DELETE FROM users", database)
-        assert elsewhere.put("alice", "1991-07-19").status == 204
-        assert says(client.get("alice"), "1991-07-19")
-        assert says(elsewhere.get("alice"), "1991-07-19")
+    client, elsewhere = sharing
+    for month in (1, 2, 3):
+        assert client.put("alice", f"1990-{month:02}-17").status == 204
+    eventually(lambda: not reads_the_database(client, "alice"))
+    shared_cluster.query("DELETE FROM users", database)
+    assert elsewhere.put("alice", "1991-07-19").status == 204
+    assert says(client.get("alice"), "1991-07-19")
+    assert says(elsewhere.get("alice"), "1991-07-19")
 
 
 def test_the_service_forgets_a_cache_that_was_killed_and_finds_it_again(

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -216,8 +217,10 @@ def test_nothing_secret_or_personal_is_printed(
             assert {dependency["state"] for dependency in dependencies.values()} == {"down"}
         service.terminate()
         assert service.process.wait(20) == 0
+        # Ids of requests, of processes and ports may hold the digits of a year.
+        log = re.sub(r"\b([0-9a-f]{32}|\d{5,7})\b", "", service.log)
         for text in NEVER:
-            assert text not in service.log
+            assert text not in log
         assert len(service.log) > 5000
         if form == "json":
             lines(service)

@@ -65,14 +65,19 @@ def reads(client: Client, cluster: Cluster) -> bool:
 def test_a_replica_that_has_caught_up_serves_the_reads(stack: Stack, client: Client) -> None:
     assert client.put("alice", OLD).status == 204
     stack.catch_up(stack.replica)
-    before = batches(stack.primary), batches(stack.replica)
-    for _ in range(10):
-        assert shows(client, "alice", OLD)
-        assert shows(client, "bob", None)
-    by_primary = batches(stack.primary) - before[0]
-    by_replica = batches(stack.replica) - before[1]
-    # Each that the replica could not serve within its 5 ms is served by the primary.
-    assert by_replica > by_primary
+
+    def serves_most() -> bool:
+        before = batches(stack.primary), batches(stack.replica)
+        for _ in range(10):
+            assert shows(client, "alice", OLD)
+            assert shows(client, "bob", None)
+        by_primary = batches(stack.primary) - before[0]
+        by_replica = batches(stack.replica) - before[1]
+        return by_replica > by_primary
+
+    # Once it takes more than its 5 ms, the primary serves the next quarter of a second alone: that
+    # is longer than these reads take.
+    eventually(serves_most)
 
 
 def test_no_read_after_a_write_sees_the_past(stack: Stack, service: Service) -> None:

@@ -2,17 +2,21 @@
 
 A lane runs one statement at a time. A request puts its key into the waiting set and
 sleeps; a lane that is free takes everything that waits, runs one statement for all of
-it, and wakes each waiter with its own result. There is no timer and no delay: a
-request that is alone runs at once, in its own greenlet, and batches grow only as the
-database becomes the bottleneck.
+it, and wakes each waiter with its own result. There is no delay: a request that is alone
+runs at once, in its own greenlet, and batches grow only as the database becomes the
+bottleneck.
+
+One lane serves: two at a time would halve the batches. Another begins beside it only when
+the statement in flight is slow, so that one that hangs does not hold everybody up.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from math import inf
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import gevent
+from gevent import get_hub
 from gevent.hub import Waiter
 
 from hello.errors import DeadlineExceeded, Overloaded
@@ -26,6 +30,15 @@ ResultOut = TypeVar("ResultOut", covariant=True)
 #: Seconds that a request must have left when a statement begins, or a quarter of its whole time if
 #: that is less. A request with less is refused: all that share the statement would end with it.
 LEAST = 0.25
+
+#: Seconds between two looks at those who wait: they may wait so much longer than they should.
+TICK = 0.05
+
+#: A statement is slow once it takes TIMES as long as such took of late and MARGIN seconds more,
+#: and in any case after LIMIT seconds.
+TIMES, MARGIN, LIMIT = 4, 0.001, 0.1
+#: The weight of each statement in how long such took of late.
+WEIGHT = 1 / 8
 
 
 class Lane(Protocol[Value, ResultOut]):
@@ -42,22 +55,71 @@ class Lane(Protocol[Value, ResultOut]):
         """
 
 
+class _Runner(Generic[Value, Result]):
+    """A lane, and when it was taken to run a statement (time.monotonic())."""
+
+    __slots__ = ("began", "lane")
+
+    def __init__(self, lane: Lane[Value, Result]) -> None:
+        self.lane = lane
+        self.began = 0.0
+
+
+class _Lanes(Generic[Value, Result]):
+    """The lanes of a batcher, and when one of them may begin."""
+
+    def __init__(self, lanes: Sequence[Lane[Value, Result]]) -> None:
+        # The one that ran last begins next: its connection is open and warm.
+        self._idle = [_Runner(lane) for lane in lanes]
+        #: Those that run, the last to begin at the end.
+        self._running: list[_Runner[Value, Result]] = []
+        #: Seconds that a statement took of late.
+        self._usual = 0.0
+
+    def take(self, now: float) -> _Runner[Value, Result] | None:
+        """An idle lane, if no other runs, or only such with slow statements; else None."""
+        if not self._idle:
+            return None
+        if self._running:
+            slow = min(TIMES * self._usual + MARGIN, LIMIT)
+            if now - self._running[-1].began < slow:
+                return None
+        runner = self._idle.pop()
+        runner.began = now
+        self._running.append(runner)
+        return runner
+
+    def give_back(self, runner: _Runner[Value, Result]) -> None:
+        self._running.remove(runner)
+        self._idle.append(runner)
+
+    def call(
+        self, runner: _Runner[Value, Result], values: dict[str, Value], deadline: float
+    ) -> Mapping[str, Result | Exception]:
+        """Run a statement on a lane that was taken."""
+        try:
+            return runner.lane(values, deadline)
+        finally:
+            self._usual += WEIGHT * (time.monotonic() - runner.began - self._usual)
+
+
 class _Entry(Generic[Value]):
-    """A key that waits, its value, and everybody who waits for it, with their deadlines."""
+    """A key that waits, its value, and everybody who waits for it."""
 
     __slots__ = ("value", "waiters")
 
     def __init__(self, value: Value) -> None:
         self.value = value
-        self.waiters: dict[Waiter, float] = {}
+        self.waiters: list[Waiter] = []
 
 
 class Batcher(Generic[Value, Result]):
     """Shares statements between greenlets of one hub.
 
-    `lanes` run concurrently; `kind` is their label in metrics. `max_batch` bounds the keys of
-    one statement, `max_waiting` the requests that wait for one. `timeout`, in seconds,
-    bounds the time from `submit` to its answer. A batch has the earliest deadline of its waiters.
+    `lanes` run concurrently only while statements are slow; `kind` is their label in metrics.
+    `max_batch` bounds the keys of one statement, `max_waiting` the requests that wait for one.
+    `timeout`, in seconds, bounds the time from `submit` to its answer, to within TICK. A batch
+    has the earliest deadline of its waiters.
     """
 
     def __init__(
@@ -69,19 +131,23 @@ class Batcher(Generic[Value, Result]):
         max_waiting: int,
         timeout: float,
     ) -> None:
-        self._idle = list(lanes)
+        self._lanes = _Lanes(lanes)
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._timeout = timeout
         self._least = min(LEAST, timeout / 4)
         self._waiting: dict[str, _Entry[Value]] = {}
         self._waiters = 0
+        #: The deadlines of all who wait, for a statement to begin or to end (time.monotonic()).
+        self._deadlines: dict[Waiter, float] = {}
+        #: Calls `_tick` while anybody waits. A timer for each request would cost it 2 µs.
+        self._ticker: Any = None
         # Keys of the last statement: 1 means that requests come one by one.
         self._last = 1
-        self._kind = kind
         self._sizes = metrics.BATCH_SIZE.labels(kind)
         self._shed = metrics.SHED.labels(kind)
-        self._deadlines = metrics.DEADLINES.labels(kind)
+        self._exceeded = metrics.DEADLINES.labels(kind)
+        self._kind = kind
         metrics.WAITING.labels(kind).watch(lambda: self._waiters)
 
     def submit(self, key: str, value: Value, timeout: float | None = None) -> Result | None:
@@ -94,80 +160,94 @@ class Batcher(Generic[Value, Result]):
         up, and whatever the lane raises. A caller that leaves early, killed or timed
         out, leaves the others alone.
         """
-        timeout = self._timeout if timeout is None else timeout
-        if self._idle and self._last == 1 and not self._waiting:
-            return self._run_alone(key, value, timeout)
         if self._waiters >= self._max_waiting:
             self._shed.inc()
             raise Overloaded("too many requests are waiting for the database")
+        now = time.monotonic()
+        deadline = now + (self._timeout if timeout is None else timeout)
+        runner = self._lanes.take(now)
+        if runner is not None and self._last == 1 and not self._waiting:
+            return self._run_alone(runner, key, value, deadline)
 
         entry = self._waiting.get(key)
         if entry is None:
             entry = self._waiting[key] = _Entry(value)
         elif value is not None:
             entry.value = value
-        hub = gevent.get_hub()
+        hub = get_hub()
         waiter = Waiter(hub)
-        entry.waiters[waiter] = time.monotonic() + timeout
+        entry.waiters.append(waiter)
         self._waiters += 1
-        if self._idle:
-            gevent.spawn_raw(self._run, self._idle.pop())
-
-        timer = hub.loop.timer(timeout)
-        # With `update`, since the loop's own time may lag: the timer must not fire before the
-        # deadline.
-        timer.start(waiter.throw, _late(), update=True)
+        self._deadlines[waiter] = deadline
+        if runner is not None:
+            gevent.spawn_raw(self._run, runner)
+        if self._ticker is None:
+            self._ticker = hub.loop.timer(TICK, TICK)
+            self._ticker.start(self._tick)
         try:
             result: Result | None = waiter.get()
             return result
         except BaseException as ex:
             if isinstance(ex, DeadlineExceeded):
-                self._deadlines.inc()
+                self._exceeded.inc()
             self._withdraw(key, entry, waiter)
             raise
         finally:
-            timer.close()
+            del self._deadlines[waiter]
 
-    def _run_alone(self, key: str, value: Value, timeout: float) -> Result | None:
+    def _tick(self) -> None:
+        """Called in the hub: end waits that took too long, and look for a slow statement."""
+        if not self._deadlines:
+            self._ticker.close()
+            self._ticker = None
+            return
+        now = time.monotonic()
+        for waiter in [waiter for waiter, end in self._deadlines.items() if end <= now]:
+            waiter.throw(_late())
+        self._begin_another()
+
+    def _begin_another(self) -> None:
+        """Let a lane begin if somebody waits and one may."""
+        if self._waiting and (runner := self._lanes.take(time.monotonic())) is not None:
+            gevent.spawn_raw(self._run, runner)
+
+    def _run_alone(
+        self, runner: _Runner[Value, Result], key: str, value: Value, deadline: float
+    ) -> Result | None:
         """Run a statement for one request without handing over to another greenlet."""
-        lane = self._idle.pop()
         self._sizes.observe(1)
         try:
-            results = lane({key: value}, time.monotonic() + timeout)
+            result = self._lanes.call(runner, {key: value}, deadline).get(key)
         finally:
-            self._idle.append(lane)
-            if self._waiting:
-                gevent.spawn_raw(self._run, self._idle.pop())
-        result = results.get(key)
+            self._lanes.give_back(runner)
+            self._begin_another()
         if isinstance(result, Exception):
             raise result
         return result
 
-    def _run(self, lane: Lane[Value, Result]) -> None:
-        """Run statements on `lane` for as long as anybody waits."""
+    def _run(self, runner: _Runner[Value, Result] | None) -> None:
+        """Run statements for as long as anybody waits, and no other lane does it."""
+        while runner is not None:
+            try:
+                self._run_batch(runner)
+            finally:
+                self._lanes.give_back(runner)
+            runner = self._lanes.take(time.monotonic()) if self._waiting else None
+
+    def _run_batch(self, runner: _Runner[Value, Result]) -> None:
+        batch, deadline = self._take()
+        if not batch:
+            return
+        self._last = len(batch)
+        self._sizes.observe(len(batch))
+        values = {key: entry.value for key, entry in batch.items()}
+        results: Mapping[str, Result | Exception | None]
         try:
-            while self._waiting:
-                batch, deadline = self._take()
-                if not batch:
-                    continue
-                self._last = len(batch)
-                self._sizes.observe(len(batch))
-                values = {key: entry.value for key, entry in batch.items()}
-                results: Mapping[str, Result | Exception | None]
-                try:
-                    results = lane(values, deadline)
-                except Exception as ex:
-                    results = dict.fromkeys(batch, ex)
-                wake = gevent.get_hub().loop.run_callback
-                for key, entry in batch.items():
-                    result = results.get(key)
-                    for waiter in entry.waiters:
-                        if isinstance(result, Exception):
-                            wake(waiter.throw, result)
-                        else:
-                            wake(waiter.switch, result)
-        finally:
-            self._idle.append(lane)
+            results = self._lanes.call(runner, values, deadline)
+        except Exception as ex:
+            results = dict.fromkeys(batch, ex)
+        # One callback wakes all: one for each would cost every request half a µs.
+        get_hub().loop.run_callback(_wake, batch, results)
 
     def _take(self) -> tuple[dict[str, _Entry[Value]], float]:
         """Remove a batch from the waiting set, the oldest keys first.
@@ -182,36 +262,47 @@ class Batcher(Generic[Value, Result]):
             keys = list(self._waiting)[: self._max_batch]
             batch = {key: self._waiting.pop(key) for key in keys}
             self._waiters -= sum(len(entry.waiters) for entry in batch.values())
-        deadline = _first_deadline(batch)
+        deadline = self._first_deadline(batch)
         least = time.monotonic() + self._least
         if deadline < least:
-            _dismiss(batch, least)
-            deadline = _first_deadline(batch)
+            self._dismiss(batch, least)
+            deadline = self._first_deadline(batch)
         return batch, deadline
+
+    def _first_deadline(self, batch: Mapping[str, _Entry[Value]]) -> float:
+        deadlines = self._deadlines
+        ends = [deadlines[waiter] for entry in batch.values() for waiter in entry.waiters]
+        return min(ends, default=inf)
+
+    def _dismiss(self, batch: dict[str, _Entry[Value]], least: float) -> None:
+        """Refuse waiters whose deadline is before `least`; drop keys that nobody else waits for."""
+        run_callback = get_hub().loop.run_callback
+        for key, entry in list(batch.items()):
+            late = [waiter for waiter in entry.waiters if self._deadlines[waiter] < least]
+            for waiter in late:
+                entry.waiters.remove(waiter)
+                run_callback(waiter.throw, _late())
+            if not entry.waiters:
+                del batch[key]
 
     def _withdraw(self, key: str, entry: _Entry[Value], waiter: Waiter) -> None:
         """Forget a waiter that gave up. A key that nobody waits for is not run."""
         if self._waiting.get(key) is entry:
-            del entry.waiters[waiter]
+            entry.waiters.remove(waiter)
             self._waiters -= 1
             if not entry.waiters:
                 del self._waiting[key]
 
 
-def _first_deadline(batch: Mapping[str, _Entry[Value]]) -> float:
-    return min([end for entry in batch.values() for end in entry.waiters.values()], default=inf)
-
-
-def _dismiss(batch: dict[str, _Entry[Value]], least: float) -> None:
-    """Refuse waiters whose deadline is before `least`; drop keys that nobody else waits for."""
-    wake = gevent.get_hub().loop.run_callback
-    for key, entry in list(batch.items()):
-        for waiter, deadline in list(entry.waiters.items()):
-            if deadline < least:
-                del entry.waiters[waiter]
-                wake(waiter.throw, _late())
-        if not entry.waiters:
-            del batch[key]
+def _wake(batch: Mapping[str, _Entry[Any]], results: Mapping[str, Any | Exception | None]) -> None:
+    """Called in the hub: give all who wait for a batch their results."""
+    for key, entry in batch.items():
+        result = results.get(key)
+        for waiter in entry.waiters:
+            if isinstance(result, Exception):
+                waiter.throw(result)
+            else:
+                waiter.switch(result)
 
 
 def _late() -> DeadlineExceeded:

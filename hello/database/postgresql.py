@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, NamedTuple
 
 import psycopg2
+from gevent import get_hub, getcurrent
 from gevent.socket import wait_read, wait_write
 from psycopg2 import errors, extensions
 
@@ -38,6 +40,12 @@ DEFAULTS = {
 #: The part of a statement's time in which the server may work on it and begin to commit. What is
 #: left is for the commit and the way back, so that the server gives up before this process does.
 SERVER_SHARE = 0.9
+
+#: Seconds between two looks at the deadline of a wait.
+TICK = 0.05
+
+#: gevent's and libev's word for a watcher of what comes in.
+READ = 1
 
 _FIND_REPLAYED = f"""
     SELECT set_config('{statements.REPLAYED}',
@@ -90,25 +98,82 @@ class _TimedOut(Exception):
 
 
 class _GreenConnection(extensions.connection):
-    """A psycopg2 connection whose waits end at `deadline` (time.monotonic())."""
+    """A psycopg2 connection whose waits end at `deadline` (time.monotonic()), to within TICK.
+
+    Once it is open, one watcher and one timer serve all its waits for the server to answer: new
+    ones would cost each statement 10 µs.
+    """
 
     def __init__(self, dsn: str, deadline: float) -> None:
         self.deadline = deadline
+        self._hub = get_hub()
+        self._watcher: Any = None
+        self._watching = False
+        self._timer: Any = None
+        #: The greenlet that waits for an answer.
+        self._waiter: Any = None
         super().__init__(dsn)
+
+    def opened(self) -> None:
+        """Must be called once it is connected: until then libpq may change the socket."""
+        self._watcher = self._hub.loop.io(self.fileno(), READ)
+        self._timer = self._hub.loop.timer(TICK, TICK)
+
+    def wait(self, state: int) -> None:
+        """Wait until the server has sent something, or takes more; raises _TimedOut."""
+        if state != extensions.POLL_READ or self._watcher is None:
+            wait = wait_read if state == extensions.POLL_READ else wait_write
+            remaining = self.deadline - time.monotonic()
+            wait(self.fileno(), None if remaining == inf else max(0.0, remaining), _TimedOut)
+            return
+        if not self._watching:
+            self._watcher.start(self._readable)
+            self._watching = True
+        self._waiter = getcurrent()
+        self._timer.again(self._tick)
+        try:
+            self._hub.switch()
+        finally:
+            self._timer.stop()
+            self._waiter = None
+
+    def close(self) -> None:
+        if self._watcher is not None:
+            # Before the socket is closed, whose number the next one may have.
+            self._watcher.stop()
+            self._watcher.close()
+            self._timer.close()
+            self._watcher = None
+        super().close()
+
+    def _readable(self) -> None:
+        """Called in the hub when the server has sent something."""
+        if self._waiter is not None:
+            self._waiter.switch()
+        else:
+            # It is over, or a notice has come. The next wait starts the watcher again.
+            self._watcher.stop()
+            self._watching = False
+
+    def _tick(self) -> None:
+        """Called in the hub every TICK during a wait."""
+        if self.deadline <= time.monotonic():
+            self._waiter.throw(_TimedOut)
 
 
 def _wait(connection: Any) -> None:
     """psycopg2's wait callback (extensions.set_wait_callback)."""
-    deadline = getattr(connection, "deadline", float("inf"))
+    is_ours = isinstance(connection, _GreenConnection)
     while (state := connection.poll()) != extensions.POLL_OK:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
+        if not is_ours:
+            (wait_read if state == extensions.POLL_READ else wait_write)(connection.fileno())
+            continue
+        if connection.deadline <= time.monotonic():
             raise _TimedOut
-        wait = wait_read if state == extensions.POLL_READ else wait_write
         # `poll` comes once more after a time-out: the answer may be there, if this process stood
         # still.
         with suppress(_TimedOut):
-            wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
+            connection.wait(state)
 
 
 class ServerProcess(NamedTuple):
@@ -416,6 +481,7 @@ class PostgreSQL:
         except psycopg2.Error as ex:
             raise DatabaseUnavailable(_reason(ex)) from ex
         raw.autocommit = True
+        raw.opened()
         connection = PostgreSQLConnection(raw, self._statement_timeout, self._newest)
         try:
             connection.configure(deadline)

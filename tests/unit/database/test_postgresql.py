@@ -164,6 +164,9 @@ class Server(Notes):
             self.answer = [("0/10", self._history[2])]
             self.meanwhile()
 
+    def opened(self) -> None:
+        pass
+
     def close(self) -> None:
         self.closed += 1
 

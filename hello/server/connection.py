@@ -5,6 +5,7 @@ end, lets others have their turn however fast the bytes come, and can be ended t
 """
 
 import errno
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -81,6 +82,9 @@ class Connection:
     def __init__(self, context: Context, client: Any, peer: Any, server: Any) -> None:
         self._context = context
         self._client = client
+        # Read and written as a file that does not block: the methods of gevent's sockets cost each
+        # request 3 µs more. Nothing closes the socket before `serve` ends.
+        self._file = client.fileno()
         self._peer = peer
         self._server = server
         self._head_parser = context.head_parser(client, peer, server)
@@ -91,7 +95,7 @@ class Connection:
 
         self._greenlet = gevent.getcurrent()
         self._hub = get_hub()
-        self._watcher = self._hub.loop.io(client.fileno(), 1)
+        self._watcher = self._hub.loop.io(self._file, 1)
         self._watching = False
         self._waiting = False
         self._sending = False
@@ -176,7 +180,13 @@ class Connection:
             self._waiting = False
         if self._gives_way and not idle:
             raise _given_way()
-        data = bytes(self._client.recv(8192)) if readable else self._receive_at_once()
+        try:
+            # Also after a time-out: something may have come at that very moment.
+            data = os.read(self._file, 8192)
+        except BlockingIOError:
+            if not readable:
+                raise TimeoutError from None
+            return self.receive(deadline, idle=idle)
         if idle:
             self._gives_way = False  # a request has just begun, and is served
         else:
@@ -191,7 +201,7 @@ class Connection:
         if self._gives_way:
             raise _given_way()
         try:
-            sent = self._client.send(data, 0, 0.0)
+            sent = os.write(self._file, data)
         except BlockingIOError:
             sent = 0
         if sent < len(data):
@@ -357,16 +367,6 @@ class Connection:
     def _release(self) -> None:
         self._context.room.hold(-self.held)
         self.held = 0
-
-    def _receive_at_once(self) -> bytes:
-        """What came at the very moment in which a wait was ended; TimeoutError if nothing did."""
-        self._client.settimeout(0)
-        try:
-            return bytes(self._client.recv(8192))
-        except BlockingIOError:
-            raise TimeoutError from None
-        finally:
-            self._client.settimeout(self._context.body_timeout)
 
     def _readable(self) -> None:
         """Called in the hub when bytes have come."""

@@ -3,6 +3,7 @@
 The short way begins in `hello.server.connection`, the drain is `hello.server.drain`.
 """
 
+import gc
 import os
 import resource
 import time
@@ -27,6 +28,11 @@ from hello.telemetry.admin import Admin
 
 #: File descriptors that a worker needs beside those of its clients.
 OWN_FILES = 128
+
+#: Objects that may be new before Python looks for garbage among them. Requests leave hardly any,
+#: but each makes some thirty objects, and many are at work at a time: with Python's 700, the same
+#: objects would be looked at again and again.
+GC_THRESHOLD = 20_000
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -95,6 +101,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
         )
 
     def _serve(self, context: Context, graceful_timeout: float) -> None:
+        # What lives by now lives as long as the worker: Python need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
         pool = Pool(Room.size(self.worker_connections))
         listeners = [Listener(sock, context, pool) for sock in self.sockets]
         for listener in listeners:

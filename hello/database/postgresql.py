@@ -282,19 +282,20 @@ class PostgreSQLConnection:
 
     def find(self, names: Iterable[str], deadline: float) -> dict[str, Record]:
         wanted = list(names)
-        return records(wanted, self.execute("EXECUTE find(%s)", (wanted,), deadline))
+        return records(wanted, self.execute("EXECUTE find(%s)", (_array(wanted),), deadline))
 
     def save(self, details: Mapping[str, Details], deadline: float) -> dict[str, int]:
         names = sorted(details)
         born = [details[name].isoformat() for name in names]
-        return dict(self._change("EXECUTE save(%s, %s::date[], %s)", (names, born), deadline))
+        arrays = _array(names), _array(born)
+        return dict(self._change("EXECUTE save(%s, %s, %s)", arrays, deadline))
 
     def forget(self, names: Iterable[str], deadline: float) -> dict[str, bool]:
         wanted = list(names)
         if not self._can_forget:
             self.execute(_PREPARE_FORGET, None, deadline)
             self._can_forget = True
-        rows = self._change("EXECUTE forget(%s, %s)", (wanted,), deadline)
+        rows = self._change("EXECUTE forget(%s, %s)", (_array(wanted),), deadline)
         if len(rows) < len(wanted):
             # Another session may have deleted the rest, and have been told not to wait.
             self._commit(statements.WAIT_FOR_STANDBY, None, deadline)
@@ -318,7 +319,7 @@ class PostgreSQLConnection:
         commit that the rows do not show.
         """
         wanted = list(names)
-        rows = self.execute(_FIND_REPLAYED, (wanted,), deadline)
+        rows = self.execute(_FIND_REPLAYED, (_array(wanted),), deadline)
         replayed = rows[0][0]
         if not replayed:
             raise ConnectionBroken("it is no replica, or not any more")
@@ -518,6 +519,18 @@ class PostgreSQL:
             for address in resolver.addresses(host, timeout):
                 # With both given, libpq connects to `hostaddr` and verifies `host`.
                 yield number, parameters | {"hostaddr": address}
+
+
+def _array(texts: list[str]) -> str:
+    """An array as PostgreSQL writes it (its manual, section 8.15.6).
+
+    Given a list, psycopg2 would quote each text by itself, and PostgreSQL would parse each as an
+    expression: for 16 of them that takes both 10 µs more.
+    """
+    whole = "".join(texts)
+    if '"' in whole or "\\" in whole:
+        texts = [text.replace("\\", r"\\").replace('"', r"\"") for text in texts]
+    return '{"' + '","'.join(texts) + '"}' if texts else "{}"
 
 
 def _standing(rows: list[tuple[Any, ...]]) -> CacheStanding:

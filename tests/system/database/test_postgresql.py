@@ -58,6 +58,22 @@ def test_usernames_of_any_script_and_the_oldest_date(
     assert rows == [(name, f"0001-01-{day:02}") for day, name in enumerate(expected, 1)]
 
 
+def test_signs_that_mean_something_in_an_array_are_letters_like_others(
+    shared_cluster: Cluster, database: str
+) -> None:
+    names = ['"', "\\", '\\"', ",", "{}", "{a,b}", "NULL", " a ", "it's", "%s", '","', "a\nb"]
+    uri = shared_cluster.uri(database)
+    with Service(DB_URI=uri, USERNAME_PATTERN="(?s).*").wait_until() as service:
+        with Crowd(service, len(names)) as crowd:
+            puts = crowd.ask([put(name, f"0001-01-{day:02}") for day, name in enumerate(names, 1)])
+            gets = crowd.ask([get(name) for name in names])
+        assert [answer.status for answer in puts] == [204] * len(names)
+        for name, answer in zip(names, gets, strict=True):
+            assert answer.json["message"].startswith(f"Hello, {name}! ")
+        rows = shared_cluster.query("SELECT username FROM users ORDER BY date_of_birth", database)
+    assert rows == [(name,) for name in names]
+
+
 def test_percent_encoded_password(shared_cluster: Cluster, database: str) -> None:
     role = shared_cluster.create_role(PASSWORD, database)
     uri = shared_cluster.uri(database, role=role, password=PASSWORD)

@@ -14,7 +14,7 @@ from hello.checks import Check
 from hello.credentials import Credentials
 from hello.database.guard import Guard
 from hello.database.postgresql import PostgreSQL
-from hello.database.replica import FencedReads, Primary, Replica
+from hello.database.replica import FencedReads, InTurn, Primary, Replica
 from hello.database.session import Connector, CurrentSchema, Session
 from hello.database.sqlite import SQLiteFile, SQLiteMemory
 from hello.settings import Settings
@@ -55,7 +55,7 @@ class Backends:
         settings = self._settings
         # SQLite answers within the call: a second lane would never run.
         read_lanes = 1 if settings.db_uri.is_sqlite else settings.read_lanes
-        readers: list[Any] = [self._reader(number) for number in range(read_lanes)]
+        readers: list[Any] = [self._reader() for _ in range(read_lanes)]
         writer = self.writes(self.open_primary().save)
         cached: list[CacheReads] = []
         if self.cache is not None:
@@ -74,18 +74,21 @@ class Backends:
         """`lane`, which writes, made to remove from the cache what it wrote."""
         return lane if self.cache is None else RemovingWrites(lane, self.cache)
 
-    def _reader(self, number: int) -> Any:
+    def _reader(self) -> Any:
         """A read lane."""
         primary = self.open_primary()
         if not self._replicas:
             return primary.find
-        # Lanes prefer different replicas, to share the load among them.
-        first = number % len(self._replicas)
         replicas = [
             Replica(name, Session(connector, name), breaker)
-            for name, connector, breaker in self._replicas[first:] + self._replicas[:first]
+            for name, connector, breaker in self._replicas
         ]
-        return FencedReads(primary, self._watched, replicas)
+        return InTurn(
+            [
+                FencedReads(primary, self._watched, replicas[first:] + replicas[:first])
+                for first in range(len(replicas))
+            ]
+        )
 
     def checks(self) -> dict[str, Check]:
         """A check for each dependency, by its name."""

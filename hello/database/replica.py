@@ -10,6 +10,7 @@ docs/decisions/fence.md.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
 import gevent
@@ -89,6 +90,25 @@ class Replica(NamedTuple):
     session: Session[PostgreSQLConnection]
     #: The breaker that all lanes of a worker share.
     breaker: Breaker
+
+
+#: A read lane: see `hello.batching.Lane`.
+Reads = Callable[[dict[str, object], float], Mapping[str, Record | Exception]]
+
+
+class InTurn:
+    """A read lane: each batch runs on the next of several, which must not run at the same time.
+
+    With lanes that begin with different replicas, these share the load.
+    """
+
+    def __init__(self, lanes: Sequence[Reads]) -> None:
+        self._turns = cycle(lanes)
+
+    def __call__(
+        self, names: dict[str, object], deadline: float, /
+    ) -> Mapping[str, Record | Exception]:
+        return next(self._turns)(names, deadline)
 
 
 class FencedReads:

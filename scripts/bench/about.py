@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from hello.settings import Settings
 from scripts.bench.registry import PREPARED
 from scripts.bench.servers import ROOT
 
@@ -35,7 +36,9 @@ def about() -> dict[str, str]:
         "hello": _first_line("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
         "Python": f"{platform.python_version()}, {_build()}",
         "packages": ", ".join(f"{name} {version(name)}" for name in OURS),
+        "READ_LANES": str(Settings.load().read_lanes),
         "wrk": _first_line("wrk", "-v").removeprefix("wrk ").partition(" Copyright")[0],
+        "h2load": _first_line("h2load", "--version").removeprefix("h2load "),
         "Node": _first_line("node", "--version"),
         "Go": _first_line("go", "version").removeprefix("go version "),
         "pgx": _first_line("dpkg-query", "-Wf", "${Version}", "golang-github-jackc-pgx-v4-dev"),

@@ -19,6 +19,7 @@ from scripts.bench.about import about, optimised
 from scripts.bench.contract import WrongAnswer
 from scripts.bench.database import Databases
 from scripts.bench.entry import Entry
+from scripts.bench.goals import GOALS
 from scripts.bench.load import WORKLOADS
 from scripts.bench.registry import BY_NAME, PREPARED, Contestant, Store
 from scripts.bench.report import Report, Rounds, Setting
@@ -226,6 +227,9 @@ def _compare(options: argparse.Namespace) -> Benchmark:
     print("\n".join(f"- {name}: {BY_NAME[name].stack}" for name in names), "\n")
     print(f"{report.COLUMNS}\nRSS, PSS: {report.MEMORY}")
     benchmark.run()
+    lines = [goal.line(benchmark.report) for goal in GOALS]
+    if reached := [line for line in lines if line[1] != "–"]:
+        print(f"### Goals\n\n{report.markdown(('goal', 'measured', ''), reached)}")
     if benchmark.report.absent:
         print("### Not measured\n")
         for name, reason in benchmark.report.absent.items():

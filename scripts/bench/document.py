@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scripts.bench import plots
-from scripts.bench.goals import GOALS
+from scripts.bench.goals import GOALS, PEERS
 from scripts.bench.load import WORKLOADS
 from scripts.bench.registry import BY_NAME
 from scripts.bench.report import (
@@ -46,6 +46,21 @@ alone. Latency is that of a client that asks again at once: with 32 connections,
 than 32 divided by the requests per second.
 """
 
+OVERVIEW = """\
+## In one table
+
+{users} users in PostgreSQL, one worker process (one core for Go), 32 connections that ask again at
+once. Requests per second; CPU of server and PostgreSQL per request, in µs; the time that 99 of 100
+answers take at most, in ms.
+"""
+
+GOALS_OF_DEVELOPERS = """\
+## For developers: what it should reach
+
+Ratios in this run; 1 worker where no number is given. `bare` and `falcon-constant-bare` are what is
+left without checks, deadlines, ids and metrics: no server, and a measure of what these cost.
+"""
+
 DEPLOYMENTS = """\
 The same service with what it may use besides the primary, each combination on servers of its own:
 µs of CPU per request of each of them. *reads seen*: the share of reads that the primary looked up;
@@ -81,6 +96,7 @@ REPEAT = """\
 On Debian, besides Python 3.11 or newer and `make`:
 
     apt-get install wrk                                         needed
+    apt-get install nghttp2-client                              for GET, 8 000 a second
     apt-get install nodejs npm                                  for fastify
     apt-get install golang-go golang-github-jackc-pgx-v4-dev    for go
 
@@ -97,10 +113,11 @@ are, and pyenv's are not unless told (`make PYTHON=/usr/bin/python3 …`): witho
 takes half as much time again. The table of versions says which one it was.
 
 How it is measured: `wrk` with one thread, keep-alive connections, requests made before the clock
-starts; PostgreSQL {postgresql} with `fsync` on, `shared_buffers = 256MB`, no autovacuum (tables are
-restored and vacuumed between measurements), `pg_stat_statements` loaded; one second of warming up
-where a contestant was asked something else before; {seconds} s for each measurement; the order
-turns from round to round; medians. CPU is read from `/proc`, for the whole tree of processes.
+starts; for a fixed number of requests a second `h2load` with HTTP/1.1, which measures from the
+moment a request is sent; PostgreSQL {postgresql} with `fsync` on, `shared_buffers = 256MB`, no
+autovacuum (tables are restored and vacuumed between measurements), `pg_stat_statements` loaded; one
+second of warming up where a contestant was asked something else before; {seconds} s for each
+measurement; the order turns from round to round; medians. CPU is read from `/proc`, for the whole tree of processes.
 The contestants are in [scripts/bench/contestants](../scripts/bench/contestants), a page each.
 """
 
@@ -118,7 +135,7 @@ class Document:
     def _parts(self) -> Iterator[str]:
         about = self._report.about
         yield INTRODUCTION.format(directory=self._directory.name, cores=about["cores"])
-        yield from self._goals()
+        yield from self._overview()
         yield f"## 32 connections\n\n{count(USERS)} users, 1 worker.\n"
         yield from self._cpu_plot()
         yield COLUMNS
@@ -130,6 +147,7 @@ class Document:
         yield from self._workers()
         yield from self._rows()
         yield from self._deployments()
+        yield from self._goals()
         yield "## The machine and the versions\n"
         yield "\n".join(f"- {name}: {fact}" for name, fact in about.items()) + "\n"
         yield "### Contestants\n"
@@ -141,8 +159,20 @@ class Document:
             postgresql=about["PostgreSQL"], seconds=about["seconds of each measurement"]
         )
 
+    def _overview(self) -> Iterator[str]:
+        found = {name: self._find("servers", USERS, 1, 32, name) for name in ("get", "put")}
+        lines = []
+        for name in ("hello", *PEERS):
+            if any(name not in rounds for rounds in found.values()):
+                continue
+            rows = [summary(rounds, BY_NAME[name]) for rounds in found.values()]
+            cells = [number(row[field]) for row in rows for field in ("rate", "cpu_us", "p99")]
+            lines.append((f"`{name}`: {BY_NAME[name].stack}", *cells))
+        headings = ("", "GET/s", "CPU", "p99", "PUT/s", "CPU", "p99")
+        yield f"{OVERVIEW.format(users=count(USERS))}\n{markdown(headings, lines)}"
+
     def _goals(self) -> Iterator[str]:
-        yield "## What it should reach\n\nIn one run, 1 worker.\n"
+        yield GOALS_OF_DEVELOPERS
         yield markdown(("goal", "measured", ""), [goal.line(self._report) for goal in GOALS])
 
     def _cpu_plot(self) -> Iterator[str]:

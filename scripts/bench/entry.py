@@ -105,6 +105,10 @@ class Entry:
         return used
 
     def _ask(self, workload: str, connections: int, seconds: int) -> load.Load:
+        if self._server and workload == "get-paced":
+            asked = load.h2load(self._server.port, connections, seconds, self._users)
+            self._server.check()
+            return asked
         if self._server:
             asked = load.wrk(self._server.port, workload, connections, seconds, self._users)
             self._server.check()

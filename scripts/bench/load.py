@@ -14,7 +14,11 @@ WORKLOADS = {
     "put-same": "PUT, the stored date",
     "mix": "90 % GET, 10 % PUT",
     "hot": "90 % GET, 10 % PUT, all of one user",
+    "get-paced": "GET, 8 000 a second",
 }
+
+#: Requests per second of the workload that does not wait for answers before it asks again.
+PACE = 8000
 
 #: Those that leave other dates behind than they found.
 CHANGING = {"put", "mix", "hot"}
@@ -49,6 +53,37 @@ def wrk(port: int, workload: str, connections: int, seconds: int, users: int) ->
     if done.returncode:
         raise RuntimeError(f"wrk failed: {done.stdout}{done.stderr}")
     return Load(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def h2load(port: int, connections: int, seconds: int, users: int) -> Load:
+    """Ask the server on `port` PACE times a second, however fast it answers.
+
+    Each connection sends its share, spread evenly. One whose answer is late sends the next
+    request when it has come, and catches up then: so with few connections the wait of a request
+    that could not be sent is not seen.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        log, uris = Path(directory) / "log", Path(directory) / "uris"
+        step = max(1, users // 1000)
+        names = [f"user{number}" for number in range(0, users, step)]
+        uris.write_text("".join(f"http://127.0.0.1:{port}/hello/{name}\n" for name in names))
+        done = subprocess.run(
+            [
+                *("h2load", "--h1", "--clients", str(connections), "--duration", str(seconds)),
+                *("--rps", str(PACE / connections), "--input-file", uris, "--log-file", log),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=seconds + 60,
+        )
+        if done.returncode or not log.exists():
+            raise RuntimeError(f"h2load failed: {done.stdout}{done.stderr}")
+        # Each line: when it was sent, the status, and how long the answer took, both times in µs.
+        lines = [line.split() for line in log.open()]
+    times = [int(time) / 1e3 for _, _, time in lines]
+    errors = sum(not 200 <= int(status) < 400 for _, status, _ in lines)
+    cuts = quantiles(times, n=100)
+    return Load(len(lines), float(seconds), cuts[49], cuts[98], errors)
 
 
 #: Statements for the same work; ":number" is a variable of pgbench.

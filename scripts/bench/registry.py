@@ -64,6 +64,7 @@ def _packages(*names: str) -> tuple[Path, ...]:
 _LISTEN = ("--bind", "127.0.0.1:{port}", "--workers", "{workers}")
 _GUNICORN = ("-m", "gunicorn", *_LISTEN, "--no-control-socket", "--log-level", "warning")
 _GEVENT = (sys.executable, *_GUNICORN, "--worker-class", "gevent", "app:app")
+_BARE = "scripts.bench.contestants.bare.worker.Bare"
 _SERVE = (sys.executable, "-m", "hello", "serve")
 _OUR_WORKER = (sys.executable, "-m", "gunicorn", "-c", "python:hello.server")
 _UVICORN = (
@@ -162,6 +163,19 @@ ALL = (
         (*_OUR_WORKER, "app:app"),
         CONTESTANTS / "falcon-constant",
         store=Store.NOWHERE,
+    ),
+    Contestant(
+        "falcon-constant-bare",
+        "limit: the same on a worker without a check or a deadline",
+        (sys.executable, *_GUNICORN, "--worker-class", _BARE, "app:app"),
+        CONTESTANTS / "falcon-constant",
+        store=Store.NOWHERE,
+    ),
+    Contestant(
+        "bare",
+        "limit: Falcon and batches on that worker; no ids, metrics, checks, deadlines or faults",
+        (sys.executable, *_GUNICORN, "--worker-class", _BARE, "app:wsgi()"),
+        CONTESTANTS / "bare",
     ),
     Contestant("pgbench", "limit: PostgreSQL alone, prepared statements", ()),
     Contestant("hello-replica", "the service, reading from a replica", _SERVE, replica=True),

@@ -15,6 +15,8 @@ CORES = os.cpu_count() or 1
 SERVERS = tuple(one.name for one in registry.ALL if one.name not in DEPLOYMENTS)
 #: Those whose growth is looked at: ours, the fastest peers, and the best known.
 LEADING = ("hello", "hello-unbatched", "fastapi", "fastify", "go")
+#: Those that are asked by few and by many.
+QUICKEST = (*LEADING, "bare", "starlette", "blacksheep", "pgbench")
 #: Those that can have several processes, or cores.
 SCALING = tuple(
     name for name in SERVERS if name != "pgbench" and BY_NAME[name].store is not Store.MEMORY
@@ -58,14 +60,19 @@ FULL = (
         "servers",
         SERVERS,
         (
-            Part(tuple(WORKLOADS), rounds=3),
-            Part(BOTH, (1, 256), rounds=2),
-            Part(BOTH, (8,)),
+            Part(tuple(name for name in WORKLOADS if name != "get-paced"), rounds=3),
+            Part(BOTH, (1, 8, 256), rounds=2, contestants=QUICKEST),
+            Part(("get-paced",), (256,), rounds=2, contestants=LEADING),
             Part(BOTH, (64, 512, 1000), contestants=LEADING),
         ),
     ),
     *(
-        Suite("workers", SCALING, (Part(BOTH),), workers=n)
+        Suite(
+            "workers",
+            SCALING,
+            (Part(BOTH), Part(BOTH, (64,), rounds=2, contestants=LEADING)),
+            workers=n,
+        )
         for n in (2, 4, 8, 16, 32)
         if n <= max(2, CORES)
     ),

@@ -76,7 +76,8 @@ def test_a_goal_without_its_contestant_is_not_measured() -> None:
 def test_the_full_run_measures_what_the_goals_compare() -> None:
     measures = {setting: names for suite in suites.FULL for setting, _, names in suite.settings()}
     for goal in GOALS:
-        setting = Setting("servers", suites.USERS, 1, goal.connections, goal.workload)
+        suite = "servers" if goal.workers == 1 else "workers"
+        setting = Setting(suite, suites.USERS, goal.workers, goal.connections, goal.workload)
         assert {goal.ours, *goal.its} <= set(measures[setting]), str(goal)
 
 

@@ -117,7 +117,8 @@ starts; for a fixed number of requests a second `h2load` with HTTP/1.1, which me
 moment a request is sent; PostgreSQL {postgresql} with `fsync` on, `shared_buffers = 256MB`, no
 autovacuum (tables are restored and vacuumed between measurements), `pg_stat_statements` loaded; one
 second of warming up where a contestant was asked something else before; {seconds} s for each
-measurement; the order turns from round to round; medians. CPU is read from `/proc`, for the whole tree of processes.
+measurement; the order turns from round to round; medians. CPU is read from `/proc`, for the whole
+tree of processes.
 The contestants are in [scripts/bench/contestants](../scripts/bench/contestants), a page each.
 """
 

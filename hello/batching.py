@@ -90,17 +90,10 @@ class _Lanes(Generic[Value, Result]):
         return runner
 
     def give_back(self, runner: _Runner[Value, Result]) -> None:
+        """Let go of a lane that was taken and has run its statement."""
+        self._usual += WEIGHT * (time.monotonic() - runner.began - self._usual)
         self._running.remove(runner)
         self._idle.append(runner)
-
-    def call(
-        self, runner: _Runner[Value, Result], values: dict[str, Value], deadline: float
-    ) -> Mapping[str, Result | Exception]:
-        """Run a statement on a lane that was taken."""
-        try:
-            return runner.lane(values, deadline)
-        finally:
-            self._usual += WEIGHT * (time.monotonic() - runner.began - self._usual)
 
 
 class _Entry(Generic[Value]):
@@ -204,11 +197,12 @@ class Batcher(Generic[Value, Result]):
         now = time.monotonic()
         for waiter in [waiter for waiter, end in self._deadlines.items() if end <= now]:
             waiter.throw(_late())
-        self._begin_another()
+        if self._waiting:
+            self._begin_another()
 
     def _begin_another(self) -> None:
-        """Let a lane begin if somebody waits and one may."""
-        if self._waiting and (runner := self._lanes.take(time.monotonic())) is not None:
+        """Let a lane begin for those who wait, if one may."""
+        if (runner := self._lanes.take(time.monotonic())) is not None:
             gevent.spawn_raw(self._run, runner)
 
     def _run_alone(
@@ -217,10 +211,11 @@ class Batcher(Generic[Value, Result]):
         """Run a statement for one request without handing over to another greenlet."""
         self._sizes.observe(1)
         try:
-            result = self._lanes.call(runner, {key: value}, deadline).get(key)
+            result = runner.lane({key: value}, deadline).get(key)
         finally:
             self._lanes.give_back(runner)
-            self._begin_another()
+            if self._waiting:
+                self._begin_another()
         if isinstance(result, Exception):
             raise result
         return result
@@ -243,7 +238,7 @@ class Batcher(Generic[Value, Result]):
         values = {key: entry.value for key, entry in batch.items()}
         results: Mapping[str, Result | Exception | None]
         try:
-            results = self._lanes.call(runner, values, deadline)
+            results = runner.lane(values, deadline)
         except Exception as ex:
             results = dict.fromkeys(batch, ex)
         # One callback wakes all: one for each would cost every request half a µs.

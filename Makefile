@@ -8,6 +8,9 @@ VENV ?= .venv
 
 export PORT = $(port)
 export port
+# For compose.yaml: each checkout has containers and data of its own, also where two directories
+# have the same name.
+export checkout := -$(firstword $(shell printf %s '$(CURDIR)' | cksum))
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help

@@ -23,7 +23,7 @@ ADMIN_APP = ROOT / "hello" / "telemetry" / "exposition.py"
 NETWORK = MANIFESTS / "aws" / "network.tf"
 VARIABLES = MANIFESTS / "aws" / "variables.tf"
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
-OVERLAYS = ["base", "overlays/dev", "overlays/production"]
+OVERLAYS = ["base", "overlays/dev", "overlays/local", "overlays/production"]
 
 #: Seconds for which load balancers keep an idle connection.
 BALANCER_IDLE = 60

@@ -199,6 +199,12 @@ def test_what_a_container_failed_of_is_kept(pod: dict) -> None:
         assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
+def test_all_that_a_pod_logs_is_json(pod: dict) -> None:
+    # The service does by itself, where no terminal is.
+    [migrate] = pod["initContainers"]
+    assert migrate["env"] == [{"name": "LOG_FORMAT", "value": "json"}]
+
+
 def test_the_memory_is_enough_for_every_connection(container: dict, environment: dict) -> None:
     connections = int(environment["MAX_CONNECTIONS"])
     unread = connections * SEND_BUFFER / 1024

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -95,6 +96,18 @@ def test_the_service_reaches_these_databases_alone(documents: list[dict]) -> Non
         assert selected.items() <= template(document)["metadata"]["labels"].items()
     for document in named(documents, "Deployment").values():
         assert not selected.items() <= template(document)["metadata"]["labels"].items()
+
+
+@needs_kubectl
+def test_the_uris_name_its_services(documents: list[dict], tmp_path: Path) -> None:
+    subprocess.run([ROOT / "scripts" / "secrets"], cwd=tmp_path, check=True)
+    ports = {
+        f"{name}:{document['spec']['ports'][0]['port']}"
+        for name, document in named(documents, "Service").items()
+    }
+    for key, default in {"DB_URI": 5432, "DB_READ_URI": 5432, "CACHE_URI": 6379}.items():
+        uri = urlsplit((tmp_path / ".secrets" / key).read_text())
+        assert f"{uri.hostname}:{uri.port or default}" in ports
 
 
 # `make local`

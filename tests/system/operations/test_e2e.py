@@ -63,7 +63,7 @@ def e2e(
         env={"PATH": f"{kubernetes.programs}:{os.environ['PATH']}", "DB_URI": db_uri},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 

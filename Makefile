@@ -8,11 +8,14 @@ VENV ?= .venv
 
 export PORT = $(port)
 export port
+# For compose.yaml: each checkout has containers and data of its own, also where two directories
+# have the same name.
+export checkout := -$(firstword $(shell printf %s '$(CURDIR)' | cksum))
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help dev test lint format openapi bench benchmarks soak pictures
-.PHONY: build run upload-prod up down clean
+.PHONY: build run upload-prod local up down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +62,9 @@ run: ## Run that image on port=8080 as Kubernetes would: no root, nothing to wri
 
 upload-prod: ## Push the image of this commit to org=… and write deployment.yml
 	@scripts/upload-prod "$(org)"
+
+local: build ## Run everything on the small cluster that kubectl points at, as kind or minikube
+	@scripts/local
 
 up: build ## Run everything with compose on port=8080: two instances, PostgreSQL, Valkey
 	@scripts/secrets

@@ -1,6 +1,7 @@
 """`python -m hello serve | migrate | check | forget`"""
 
 import argparse
+import logging
 import os
 import shlex
 import sys
@@ -11,13 +12,16 @@ from playhouse.migrations import MigrationError
 
 from hello.credentials import Credentials
 from hello.database import schema
-from hello.environment import SettingsError
+from hello.environment import SettingsError, Source
 from hello.errors import DatabaseUnavailable, Unavailable
 from hello.settings import MISCONFIGURED, Settings
 from hello.uris import DatabaseURI
 
 #: Exit codes, beside MISCONFIGURED. UNKNOWN is for `migrate --check` and `forget` alone.
 DONE, FAILED, PENDING, NO_SUCH_USER, UNKNOWN = 0, 1, 1, 1, 3
+
+#: Whether all that is said is lines of a log: in a pod, `migrate` writes beside the service.
+_as_json = False
 
 
 def serve(_options: argparse.Namespace, extra: list[str]) -> int:
@@ -46,7 +50,7 @@ def _gunicorns_environment() -> dict[str, str]:
 def migrate(options: argparse.Namespace, _extra: list[str]) -> int:
     settings = Settings.load()
     if settings.db_uri.is_memory:
-        print("a database in memory is created with the current schema; nothing to do")
+        _print("a database in memory is created with the current schema; nothing to do")
         return DONE
     try:
         database = schema.connect(settings.db_uri, settings.connect_timeout)
@@ -55,13 +59,13 @@ def migrate(options: argparse.Namespace, _extra: list[str]) -> int:
     except DatabaseUnavailable as ex:
         if options.down is not None or not _is_current_on_a_replica(settings):
             raise
-        print(f"nothing to do: a replica has the current schema; the primary is away: {ex}")
+        _print(f"nothing to do: a replica has the current schema; the primary is away: {ex}")
         return DONE
     try:
         if options.check:
             missing = schema.pending(schema.applied(database))
             for name in missing:
-                print(f"pending: {name}")
+                _print(f"pending: {name}")
             return PENDING if missing else DONE
         if options.down is not None:
             target = options.down or None
@@ -73,9 +77,9 @@ def migrate(options: argparse.Namespace, _extra: list[str]) -> int:
             names = schema.upgrade(database, wait=options.wait, say=_say)
             verb = "applied"
         for name in names:
-            print(f"{verb}: {name}")
+            _print(f"{verb}: {name}")
         if not names:
-            print("nothing to do")
+            _print("nothing to do")
         return DONE
     finally:
         database.close()
@@ -109,9 +113,22 @@ def _may_lose(losses: list[str], options: argparse.Namespace) -> bool:
     return False
 
 
-def _say(what: str) -> None:
+def _print(result: str) -> None:
+    print(_line(result, logging.INFO) if _as_json else result)
+
+
+def _say(what: str, level: int = logging.INFO) -> None:
     """Print progress on standard error: standard output has the result."""
-    print(f"hello: {what}", file=sys.stderr, flush=True)
+    text = _line(what, level) if _as_json else f"hello: {what}"
+    print(text, file=sys.stderr, flush=True)
+
+
+def _line(what: str, level: int) -> str:
+    from hello.telemetry.logs import JSONFormatter  # imports gunicorn
+
+    return JSONFormatter().format(
+        logging.LogRecord("hello.migrate", level, __file__, 0, what, None, None)
+    )
 
 
 def check(options: argparse.Namespace, _extra: list[str]) -> int:
@@ -198,18 +215,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    global _as_json
     options, extra = _parser().parse_known_args(arguments)
     if extra and options.run is not serve:
         _parser().error(f"unrecognized arguments: {' '.join(extra)}")
     try:
+        if options.run is migrate:
+            _as_json = (Source(os.environ).get("LOG_FORMAT") or "").lower() == "json"
         return int(options.run(options, extra))
     except SettingsError as ex:
-        _say(str(ex))
+        _say(str(ex), logging.ERROR)
         return MISCONFIGURED
     except (DatabaseUnavailable, MigrationError) as ex:
-        _say(str(ex))
+        _say(str(ex), logging.ERROR)
     except (peewee.DatabaseError, peewee.InterfaceError) as ex:
-        _say(schema.reason(ex))
+        _say(schema.reason(ex), logging.ERROR)
     return UNKNOWN if options.check else FAILED
 
 

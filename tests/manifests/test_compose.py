@@ -1,6 +1,8 @@
 """What has to fit together in compose.yaml. Docker itself is not needed to check it."""
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -32,6 +34,36 @@ def test_compose_accepts_the_file() -> None:
     command = [docker, "compose", "config", "--quiet"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_two_checkouts_called_alike_leave_each_other_alone(compose: dict, tmp_path: Path) -> None:
+    # Compose puts the variable into the name; Docker itself has no part in it.
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\necho "$checkout"\n')
+    docker.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    projects = set()
+    for parent in ("mine", "yours"):
+        checkout = tmp_path / parent / "main"
+        checkout.mkdir(parents=True)
+        shutil.copy(ROOT / "Makefile", checkout)
+        said = subprocess.check_output(["make", "-s", "down"], cwd=checkout, env=environment)
+        projects.add(compose["name"].replace("${checkout:-}", said.decode().strip()))
+    assert len(projects) == 2
+    for project in projects:
+        assert re.fullmatch(r"hello-\d+", project)
+
+
+def test_every_mounted_file_is_there(compose: dict) -> None:
+    mounted = [
+        volume.partition(":")[0]
+        for service in compose["services"].values()
+        for volume in service.get("volumes", [])
+        if volume.startswith("./")
+    ]
+    assert len(mounted) == 3
+    for path in mounted:
+        assert (ROOT / path).is_file()
 
 
 def test_every_secret_is_a_file_that_is_made(compose: dict, secrets: Path) -> None:

@@ -22,6 +22,9 @@ from tests.support.balancer import KubeProxy
 from tests.support.processes import eventually
 from tests.support.service import Service, migrate
 
+#: Seconds until an autoscaler has seen a new Deployment.
+AUTOSCALER_LOOKS = 15
+
 KUBECTL = """#!/bin/sh
 exec '{python}' -S '{client}' "$@"
 """
@@ -55,8 +58,8 @@ class Pod:
 class Kubernetes:
     """A cluster of one namespace and one Deployment, and a `kubectl` in `programs`.
 
-    The seconds of `preStop` are multiplied by `scale`. If `brutal`, a pod that is to end is
-    killed at once, before anybody stops sending it requests.
+    The seconds of `preStop`, and those until the autoscaler looks, are multiplied by `scale`. If
+    `brutal`, a pod that is to end is killed at once, before anybody stops sending it requests.
     """
 
     def __init__(self, directory: Path, *, scale: float = 0.1, brutal: bool = False) -> None:
@@ -71,11 +74,17 @@ class Kubernetes:
         #: The files of each Secret.
         self.secrets: dict[str, Path] = {}
         self.pods: list[Pod] = []
-        #: The revision that is wanted, and the one before.
+        #: The revisions that were wanted, the last is now; how many pods were ready when each was
+        #: asked for, and its image.
         self.revisions: list[int] = []
+        self.ready_before: list[int] = []
+        self.images: list[str] = []
         #: What keeps pods from starting.
         self.error: BaseException | None = None
-        self._template: dict[str, Any] = {}
+        #: The pod that each revision is made of.
+        self._templates: dict[int, dict[str, Any]] = {}
+        #: A Deployment without `replicas` has one pod, until the autoscaler sees to it.
+        self._scaled = False
         self.balancer = KubeProxy()
 
         self.programs = directory / "bin"
@@ -114,6 +123,12 @@ class Kubernetes:
                 return self._present(manifest)
             case ["get", "pods", _, "name"]:
                 return "".join(f"pod/{pod.name}\n" for pod in self.pods)
+            case ["get", "deployment", "revolut", query] if "readyReplicas" in query:
+                return str(len(self._ready()) or "")
+            case ["get", "deployment", "revolut", query] if "image" in query:
+                return self.images[-1]
+            case ["get", "horizontalpodautoscaler", "revolut", query] if "minReplicas" in query:
+                return str(self._least())
             case ["get", "service", "revolut", query] if "ingress" in query:
                 return ""  # nobody gives out addresses here
             case ["get", "service", "revolut", query] if "nodePort" in query:
@@ -125,9 +140,10 @@ class Kubernetes:
             case ["apply", manifest]:
                 return self._apply(manifest)
             case ["rollout", "restart", "deployment/revolut"]:
-                return self._roll(next(self._numbers))
+                return self._roll(next(self._numbers), self._templates[self.revisions[-1]])
             case ["rollout", "undo", "deployment/revolut"]:
-                return self._roll(self.revisions[-2])
+                revision = self.revisions[-2]
+                return self._roll(revision, self._templates[revision])
             case ["rollout", "status", "deployment/revolut"]:
                 eventually(self._rolled_out, within=120, message="the rollout did not end")
                 return "successfully rolled out\n"
@@ -143,8 +159,15 @@ class Kubernetes:
 
     @property
     def replicas(self) -> int:
-        autoscaler = self.objects.get("HorizontalPodAutoscaler")
-        return autoscaler["spec"]["minReplicas"] if autoscaler else 0
+        if "Deployment" not in self.objects or not self.revisions:
+            return 0
+        return self._least() if self._scaled else 1
+
+    def _least(self) -> int:
+        return int(self.objects["HorizontalPodAutoscaler"]["spec"]["minReplicas"])
+
+    def _ready(self) -> list[Pod]:
+        return [pod for pod in self.pods if pod.ready and pod.ending is None]
 
     def _present(self, manifest: str) -> str:
         kinds = [document["kind"] for document in _documents(manifest)]
@@ -163,8 +186,8 @@ class Kubernetes:
     def _apply(self, manifest: str) -> str:
         with self._changed:
             self.objects |= {document["kind"]: document for document in _documents(manifest)}
-            self._template = self.objects["Deployment"]["spec"]["template"]["spec"]
-        return self._roll(next(self._numbers))
+        template = self.objects["Deployment"]["spec"]["template"]["spec"]
+        return self._roll(next(self._numbers), template)
 
     def _delete(self, manifest: str) -> str:
         with self._changed:
@@ -173,9 +196,12 @@ class Kubernetes:
             self._changed.notify_all()
         return ""
 
-    def _roll(self, revision: int) -> str:
+    def _roll(self, revision: int, template: dict[str, Any]) -> str:
         with self._changed:
+            self._templates[revision] = template
             self.revisions.append(revision)
+            self.ready_before.append(len(self._ready()))
+            self.images.append(template["containers"][0]["image"])
             self._changed.notify_all()
         return ""
 
@@ -215,8 +241,9 @@ class Kubernetes:
                 return
 
     def _start(self, revision: int) -> None:
-        (container,) = self._template["containers"]
-        (volume,) = (v for v in self._template["volumes"] if "secret" in v)
+        template = self._templates[revision]
+        (container,) = template["containers"]
+        (volume,) = (v for v in template["volumes"] if "secret" in v)
         secret = self.secrets[volume["secret"]["secretName"]]
         # Where each listens is for this machine to say.
         settings = {
@@ -230,13 +257,27 @@ class Kubernetes:
         pod = Pod(f"revolut-{revision}-{next(self._numbers)}", revision, service)
         with self._changed:
             self.pods.append(pod)
-        service.wait_until(container["readinessProbe"]["httpGet"]["path"])
+        startup = container["startupProbe"]
+        service.wait_until(
+            container["readinessProbe"]["httpGet"]["path"],
+            within=startup["periodSeconds"] * startup["failureThreshold"],
+        )
         with self._changed:
             pod.ready = True
             self.balancer.add(pod.name, service)
+            if not self._scaled:
+                autoscaler = threading.Timer(AUTOSCALER_LOOKS * self._scale, self._autoscale)
+                autoscaler.daemon = True
+                autoscaler.start()
+
+    def _autoscale(self) -> None:
+        with self._changed:
+            self._scaled = True
+            self._changed.notify_all()
 
     def _end(self, pod: Pod) -> None:
-        (container,) = self._template["containers"]
+        template = self._templates[pod.revision]
+        (container,) = template["containers"]
         pause = container["lifecycle"]["preStop"]["sleep"]["seconds"] * self._scale
 
         def end() -> None:
@@ -247,7 +288,7 @@ class Kubernetes:
             self.balancer.drop(pod.name)
             if not self._brutal:
                 time.sleep(pause)
-            pod.service.stop(within=self._template["terminationGracePeriodSeconds"])
+            pod.service.stop(within=template["terminationGracePeriodSeconds"])
             with self._changed:
                 self.pods.remove(pod)
                 self._changed.notify_all()

@@ -294,7 +294,9 @@ class Service:
             stderr=subprocess.STDOUT,
         )
 
-    def wait_until(self, path: str = "/health/ready", status: int = 200) -> "Service":
+    def wait_until(
+        self, path: str = "/health/ready", status: int = 200, within: float = 20
+    ) -> "Service":
         """Wait until `path` answers with `status`, and all the workers are there."""
 
         def answered() -> bool:
@@ -308,7 +310,7 @@ class Service:
                 return False
 
         try:
-            eventually(answered, within=20)
+            eventually(answered, within)
         except AssertionError:
             log = self.log
             self.stop()

@@ -1,5 +1,6 @@
 """`python -m hello migrate` on PostgreSQL, and what a running service makes of it."""
 
+import json
 import os
 import pty
 import re
@@ -122,6 +123,33 @@ def _failed(done: Done) -> bool:
         and done.stderr.startswith("hello: ")
         and "Traceback" not in done.stderr
     )
+
+
+def test_in_a_pod_every_line_is_one_of_the_log(
+    shared_cluster: Cluster, empty_database: str
+) -> None:
+    uri = shared_cluster.uri(empty_database)
+
+    def lines(text: str) -> list[tuple[str, str, str]]:
+        each = [json.loads(line) for line in text.splitlines()]
+        return [(line["level"], line["logger"], line["message"]) for line in each]
+
+    done = run_migrate(uri, LOG_FORMAT="json")
+    assert done.returncode == 0
+    assert ("info", "hello.migrate", f"applied: {SCRIPT}") in lines(done.stdout)
+    assert ("info", "hello.migrate", f"applying {SCRIPT}") in lines(done.stderr)
+    done = run_migrate(uri, LOG_FORMAT="json", CONNECT_TIMEOUT="soon")
+    assert done.returncode == 2
+    [(level, _, said)] = lines(done.stderr)
+    assert level == "error"
+    assert said.startswith("CONNECT_TIMEOUT: ")
+    away = f"postgresql://hello:s%65cret@127.0.0.1:{free_port()}/hello"
+    done = run_migrate(away, LOG_FORMAT="json")
+    assert done.returncode == 1
+    [(level, _, said)] = lines(done.stderr)
+    assert level == "error"
+    assert "refused" in said
+    assert "s%65cret" not in done.stderr
 
 
 def test_up_and_down(shared_cluster: Cluster, empty_database: str) -> None:

@@ -80,7 +80,7 @@ variable "node_types" {
 }
 
 variable "nodes" {
-  description = "How many nodes. With three of 4 cores, two still carry the 20 pods that the HorizontalPodAutoscaler may ask for."
+  description = "How many nodes. With three of 4 cores, two still carry all the pods that the HorizontalPodAutoscaler may ask for."
   type        = number
   default     = 3
 

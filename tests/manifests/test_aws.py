@@ -344,9 +344,10 @@ def test_the_cache_is_of_the_version_that_is_tested() -> None:
 
 def test_every_log_has_an_end() -> None:
     groups = _resources("aws_cloudwatch_log_group")
-    assert set(groups) == {"cluster", "database", "pods"}
-    for group in groups.values():
-        assert group["retention_in_days"] == "var.log_days"
+    assert {"cluster", "database", "pods"} <= set(groups)
+    for name, group in groups.items():
+        days = group["retention_in_days"]
+        assert days == "var.log_days" or isinstance(days, int), name
     assert _load(AWS / "dev.tfvars")["log_days"] < _default("log_days")
     for database in DATABASES.values():
         # Else RDS makes it first, without one.
@@ -504,8 +505,9 @@ def test_documents_name_outputs_that_there_are() -> None:
 
 
 def test_documents_name_variables_that_there_are() -> None:
-    named = re.findall(r"`(\w+) = ", _said())
-    assert {"deletion_protection", "service_password_version"} <= set(named) <= VARIABLES.keys()
+    assert set(re.findall(r"`(\w+) = ", GUIDE)) <= VARIABLES.keys()
+    named = set(re.findall(r"`(\w+) = ", _said()))
+    assert {"deletion_protection", "service_password_version"} <= named & VARIABLES.keys()
 
 
 def test_documents_name_resources_that_there_are() -> None:
@@ -606,3 +608,49 @@ def test_https_closes_what_is_not(tmp_path: Path) -> None:
     assert said["ssl-negotiation-policy"].startswith("ELBSecurityPolicy-TLS13-1-2-")
     # What production says of it stays.
     assert said["nlb-target-type"] == "ip"
+
+
+def test_the_guide_says_what_it_costs_where_and_when() -> None:
+    costs = GUIDE[GUIDE.index("## What it costs") : GUIDE.index("## Before")]
+    assert re.search(r"\b20\d\d\b", costs)
+    assert "eu-central-1" in costs
+    rows = [line.split("|")[1:-1] for line in costs.splitlines() if line.startswith("| ")][2:]
+    figures = [[row[2].strip(), row[4].strip()] for row in rows]
+    together = [int(figure.strip("*")) for figure in figures.pop()]
+    summed = [
+        sum(int(figure) for figure in column if figure) for column in zip(*figures, strict=True)
+    ]
+    assert summed == together
+    # Somebody is told before it is a surprise, and not each month.
+    assert together[0] < _default("budget") < 1.25 * together[0]
+    assert together[1] < _load(AWS / "dev.tfvars")["budget"] < 1.5 * together[1]
+
+
+def test_the_guide_has_the_duties_that_nobody_does_by_itself() -> None:
+    duties = GUIDE[GUIDE.index("## Duties") : GUIDE.index("## Upgrades")]
+    for duty in ("image for the nodes", "password", "authority", "restore drill", "Kubernetes"):
+        assert duty in duties
+    assert "minor versions" in duties
+
+
+def test_one_rename_waits_for_the_other() -> None:
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+    order = [
+        "--new-db-instance-identifier hello-broken",
+        "renamed hello-broken",
+        "--new-db-instance-identifier hello-primary",
+        "renamed hello-primary",
+        "terraform import aws_db_instance.primary",
+    ]
+    places = [runbook.index(step) for step in order]
+    assert places == sorted(places)
+
+
+def test_the_old_password_of_the_cache_ends() -> None:
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+    rotates, ends = "`cache_password_rotates = true`", "`cache_password_rotates = false`"
+    assert runbook.index(rotates) < runbook.index(ends)
+
+
+def test_a_replica_without_an_address_leaves_no_gap() -> None:
+    assert 'join(",", compact(aws_db_instance.replica[*].address))' in _text("outputs.tf")

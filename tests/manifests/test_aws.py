@@ -644,6 +644,10 @@ def test_one_rename_waits_for_the_other() -> None:
     ]
     places = [runbook.index(step) for step in order]
     assert places == sorted(places)
+    # It is said when a database is made, and cannot be changed.
+    assert (
+        f"--engine-lifecycle-support {DATABASES['primary']['engine_lifecycle_support']} " in runbook
+    )
 
 
 def test_the_old_password_of_the_cache_ends() -> None:

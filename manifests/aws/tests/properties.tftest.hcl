@@ -1,6 +1,7 @@
 # `terraform init -backend=false && terraform test`, logged in at AWS, or at something that answers as
 # AWS does: the provider asks who it is, and for zones and random passwords. Everything is planned and
 # nothing is created; what only creating would tell is said here.
+# In a tree without a file of variables of its own, which would be read too.
 
 override_data {
   target          = data.aws_availability_zones.available

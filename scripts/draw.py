@@ -9,7 +9,9 @@ some 900 pixels:
     [[arrow]]   a line through points; a point is [x, y] or "id.side", or "id.side+20"
                 which is 20 units further along that side; the last has the head.
                 `step` is a number in a circle `at` a point, `label` a text at `label_at`
-    [[note]]    lines of text
+    [[note]]    lines of text; `numbered` ones begin with `first`, or 1
+
+Anything may say what it is elsewhere, which is not drawn: see docs/systems-diagram.toml.
 
 Colours come from `style`, in STYLES. With --check nothing is written, and the exit status is
 1 if a picture is not what its description says. PNGs need rsvg-convert (Debian: librsvg2-bin).
@@ -181,7 +183,7 @@ class Picture:
         size = note.get("size", 16)
         x, y = note["x"], note["y"]
         parts = [self._text(note["title"], (x, y), size + 1, color, weight=note.get("weight", 700))]
-        for number, line in enumerate(note["text"], 1):
+        for number, line in enumerate(note["text"], note.get("first", 1)):
             y += size * 1.55
             if note.get("numbered"):
                 parts += [

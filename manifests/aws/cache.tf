@@ -37,11 +37,29 @@ resource "aws_elasticache_parameter_group" "main" {
   }
 }
 
-# ElastiCache has no write-only argument for it in this provider: it is in the state, which is
-# why the state's bucket is encrypted and closed.
-resource "random_password" "cache" {
-  length  = 40
-  special = false
+# Kept in Secrets Manager, as the others. ElastiCache has no write-only argument for it in this
+# provider: this one alone is in the state too, which is why the state's bucket is encrypted and
+# closed.
+ephemeral "aws_secretsmanager_random_password" "cache" {
+  password_length     = 40
+  exclude_punctuation = true
+}
+
+resource "aws_secretsmanager_secret" "cache" {
+  name                    = "${var.name}/cache"
+  kms_key_id              = aws_kms_key.main.arn
+  recovery_window_in_days = var.deletion_protection ? 30 : 0
+}
+
+resource "aws_secretsmanager_secret_version" "cache" {
+  secret_id                = aws_secretsmanager_secret.cache.id
+  secret_string_wo         = ephemeral.aws_secretsmanager_random_password.cache.random_password
+  secret_string_wo_version = var.cache_password_version
+}
+
+data "aws_secretsmanager_secret_version" "cache" {
+  secret_id  = aws_secretsmanager_secret.cache.id
+  version_id = aws_secretsmanager_secret_version.cache.version_id
 }
 
 resource "aws_elasticache_replication_group" "main" {
@@ -68,9 +86,10 @@ resource "aws_elasticache_replication_group" "main" {
   kms_key_id                 = aws_kms_key.main.arn
   transit_encryption_enabled = true
   transit_encryption_mode    = "required"
-  auth_token                 = random_password.cache.result
-  # The old one works beside the new one until it is SET: docs/runbook.md.
-  auth_token_update_strategy = "ROTATE"
+  auth_token                 = data.aws_secretsmanager_secret_version.cache.secret_string
+  # ROTATE adds the newest password, and SET leaves it alone: docs/runbook.md.
+  auth_token_update_strategy = var.cache_password_rotates ? "ROTATE" : "SET"
+  apply_immediately          = true
 
   # What a cache holds is in the database.
   snapshot_retention_limit = 0

@@ -24,10 +24,11 @@ resource "aws_iam_role_policy_attachment" "cluster" {
 # Made here, since EKS would make it without an end to what it keeps.
 resource "aws_cloudwatch_log_group" "cluster" {
   name              = "/aws/eks/${var.name}/cluster"
-  retention_in_days = 365
+  retention_in_days = var.log_days
 }
 
 resource "aws_eks_cluster" "main" {
+  #checkov:skip=CKV_AWS_339:its list of versions ends before this one
   name     = var.name
   version  = var.kubernetes_version
   role_arn = aws_iam_role.cluster.arn
@@ -35,6 +36,11 @@ resource "aws_eks_cluster" "main" {
   enabled_cluster_log_types = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
   # The add-ons below are what it gets.
   bootstrap_self_managed_addons = false
+
+  # At the end of a version's ordinary support EKS raises it, instead of the price to six times.
+  upgrade_policy {
+    support_type = "STANDARD"
+  }
 
   access_config {
     authentication_mode                         = "API"
@@ -97,7 +103,12 @@ data "aws_iam_policy_document" "nodes" {
 }
 
 resource "aws_iam_role_policy_attachment" "nodes" {
-  for_each = toset(["AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly"])
+  # The last is the way in, by Session Manager: no port is open, and no key is handed out.
+  for_each = toset([
+    "AmazonEKSWorkerNodePolicy",
+    "AmazonEC2ContainerRegistryPullOnly",
+    "AmazonSSMManagedInstanceCore",
+  ])
 
   role       = aws_iam_role.nodes.name
   policy_arn = "arn:aws:iam::aws:policy/${each.value}"
@@ -145,11 +156,38 @@ resource "aws_launch_template" "nodes" {
   }
 }
 
+# The newest image for nodes of the cluster's version. An `apply` once a month replaces the nodes by
+# it, one by one.
+data "aws_ssm_parameter" "node_image" {
+  name = "/aws/service/eks/optimized-ami/${var.kubernetes_version}/amazon-linux-2023/x86_64/standard/recommended/release_version"
+}
+
+data "aws_ec2_instance_type" "nodes" {
+  for_each = toset(var.node_types)
+
+  instance_type = each.value
+}
+
+# "Running On-Demand Standard instances", or "All Standard Spot Instance Requests": how many vCPUs the
+# account may have.
+data "aws_servicequotas_service_quota" "vcpus" {
+  service_code = "ec2"
+  quota_code   = var.spot ? "L-34B43A08" : "L-1216C47A"
+}
+
+locals {
+  # One node more than usual, while they are replaced.
+  vcpus = max([for type in data.aws_ec2_instance_type.nodes : type.default_vcpus]...) * (var.nodes + 1)
+}
+
 resource "aws_eks_node_group" "main" {
   cluster_name    = aws_eks_cluster.main.name
   node_group_name = "main"
   node_role_arn   = aws_iam_role.nodes.arn
   subnet_ids      = aws_subnet.nodes[*].id
+
+  version         = aws_eks_cluster.main.version
+  release_version = nonsensitive(data.aws_ssm_parameter.node_image.value)
 
   # As the image is built by `make build` on most machines.
   ami_type       = "AL2023_x86_64_STANDARD"
@@ -177,6 +215,14 @@ resource "aws_eks_node_group" "main" {
     aws_eks_addon.network,
     aws_eks_addon.pod_identity,
   ]
+
+  # A fresh account may have 5. Without this, half of everything stands before EKS says so.
+  lifecycle {
+    precondition {
+      condition     = data.aws_servicequotas_service_quota.vcpus.value >= local.vcpus
+      error_message = "The nodes need ${local.vcpus} vCPUs, one node more than usual included, and this account may have ${data.aws_servicequotas_service_quota.vcpus.value} in ${var.region}. Ask for more: docs/deploy-eks.md, \"Before\"."
+    }
+  }
 }
 
 # The add-ons
@@ -193,9 +239,18 @@ locals {
   })
 }
 
+# The version that EKS pairs with the cluster's. Raising `kubernetes_version` raises these too.
+data "aws_eks_addon_version" "main" {
+  for_each = toset(["eks-pod-identity-agent", "vpc-cni", "kube-proxy", "coredns", "metrics-server"])
+
+  addon_name         = each.value
+  kubernetes_version = var.kubernetes_version
+}
+
 resource "aws_eks_addon" "pod_identity" {
-  cluster_name = aws_eks_cluster.main.name
-  addon_name   = "eks-pod-identity-agent"
+  cluster_name  = aws_eks_cluster.main.name
+  addon_name    = "eks-pod-identity-agent"
+  addon_version = data.aws_eks_addon_version.main["eks-pod-identity-agent"].version
 }
 
 resource "aws_iam_role" "network" {
@@ -209,8 +264,9 @@ resource "aws_iam_role_policy_attachment" "network" {
 }
 
 resource "aws_eks_addon" "network" {
-  cluster_name = aws_eks_cluster.main.name
-  addon_name   = "vpc-cni"
+  cluster_name  = aws_eks_cluster.main.name
+  addon_name    = "vpc-cni"
+  addon_version = data.aws_eks_addon_version.main["vpc-cni"].version
   # Without this, NetworkPolicies are accepted and ignored.
   configuration_values = jsonencode({ enableNetworkPolicy = "true" })
 
@@ -223,21 +279,24 @@ resource "aws_eks_addon" "network" {
 }
 
 resource "aws_eks_addon" "kube_proxy" {
-  cluster_name = aws_eks_cluster.main.name
-  addon_name   = "kube-proxy"
+  cluster_name  = aws_eks_cluster.main.name
+  addon_name    = "kube-proxy"
+  addon_version = data.aws_eks_addon_version.main["kube-proxy"].version
 }
 
 resource "aws_eks_addon" "dns" {
-  cluster_name = aws_eks_cluster.main.name
-  addon_name   = "coredns"
+  cluster_name  = aws_eks_cluster.main.name
+  addon_name    = "coredns"
+  addon_version = data.aws_eks_addon_version.main["coredns"].version
 
   depends_on = [aws_eks_node_group.main]
 }
 
 # The HorizontalPodAutoscaler asks it.
 resource "aws_eks_addon" "metrics" {
-  cluster_name = aws_eks_cluster.main.name
-  addon_name   = "metrics-server"
+  cluster_name  = aws_eks_cluster.main.name
+  addon_name    = "metrics-server"
+  addon_version = data.aws_eks_addon_version.main["metrics-server"].version
 
   depends_on = [aws_eks_node_group.main]
 }
@@ -255,4 +314,36 @@ resource "aws_eks_pod_identity_association" "load_balancer_controller" {
   namespace       = "kube-system"
   service_account = "aws-load-balancer-controller"
   role_arn        = aws_iam_role.load_balancer_controller.arn
+}
+
+# Fluent Bit, from Helm, brings what the pods write to CloudWatch.
+resource "aws_cloudwatch_log_group" "pods" {
+  name              = "/aws/eks/${var.name}/pods"
+  retention_in_days = var.log_days
+}
+
+resource "aws_iam_role" "logs" {
+  name               = "${var.name}-logs"
+  assume_role_policy = local.pod_trust
+}
+
+resource "aws_iam_role_policy" "logs" {
+  name = "logs"
+  role = aws_iam_role.logs.name
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect   = "Allow"
+      Action   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
+      Resource = "${aws_cloudwatch_log_group.pods.arn}:*"
+    }]
+  })
+}
+
+resource "aws_eks_pod_identity_association" "logs" {
+  cluster_name    = aws_eks_cluster.main.name
+  namespace       = "logging"
+  service_account = "aws-for-fluent-bit"
+  role_arn        = aws_iam_role.logs.arn
 }

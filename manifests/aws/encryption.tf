@@ -4,6 +4,12 @@ resource "aws_kms_key" "main" {
   description             = "${var.name}: everything that is stored"
   enable_key_rotation     = true
   deletion_window_in_days = 30
+
+  # Without it no snapshot of the database can be read again, the last one included, and there is
+  # no way back. docs/deploy-eks.md says how the rest is torn down.
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 resource "aws_kms_alias" "main" {

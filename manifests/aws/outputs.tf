@@ -1,13 +1,31 @@
 locals {
   service_role = "hello_${var.service_password_version % 2 == 1 ? 1 : 2}"
   # The certificates of RDS are signed by its own authority, which is mounted beside the URIs.
-  tls      = "sslmode=verify-full&sslrootcert=/etc/hello/secrets/ca.pem"
-  replicas = join(",", aws_db_instance.replica[*].address)
-  # What every command that needs the service's password begins with.
-  password = join(" ", [
-    "password=$(aws secretsmanager get-secret-value --region ${var.region}",
-    "--secret-id ${aws_secretsmanager_secret.service.arn} --query SecretString --output text)",
-  ])
+  tls         = "sslmode=verify-full&sslrootcert=/etc/hello/secrets/ca.pem"
+  authorities = "https://truststore.pki.rds.amazonaws.com/${var.region}/${var.region}-bundle.pem"
+  # A replica that is being made anew has no address for a while.
+  replicas = join(",", compact(aws_db_instance.replica[*].address))
+  database = aws_db_instance.primary.endpoint
+  cache    = "${aws_elasticache_replication_group.main.primary_endpoint_address}:6379/0"
+  # What the Secret has, with the names of shell variables in place of passwords.
+  uris = merge(
+    {
+      CACHE_URI = "rediss://:$cache@${local.cache}"
+      DB_URI    = "postgresql://${local.service_role}:$service@${local.database}/hello?${local.tls}"
+    },
+    var.replicas == 0 ? {} : {
+      DB_READ_URI = "postgresql://${local.service_role}:$service@${local.replicas}/hello?${local.tls}"
+    },
+  )
+  # The commands that print a password.
+  reads = {
+    for name, secret in { service = aws_secretsmanager_secret.service, cache = aws_secretsmanager_secret.cache } :
+    name => "aws secretsmanager get-secret-value --region ${var.region} --secret-id ${secret.arn} --query SecretString --output text"
+  }
+}
+
+output "name" {
+  value = var.name
 }
 
 output "cluster" {
@@ -24,11 +42,21 @@ output "vpc" {
 
 output "registry" {
   description = "make org=… upload-prod"
-  value       = split("/", aws_ecr_repository.hello.repository_url)[0]
+  value       = trimsuffix(aws_ecr_repository.hello.repository_url, "/hello")
 }
 
 output "load_balancer_controller_role" {
   value = aws_iam_role.load_balancer_controller.name
+}
+
+output "pod_logs" {
+  description = "Where CloudWatch has what the pods write."
+  value       = aws_cloudwatch_log_group.pods.name
+}
+
+output "key" {
+  description = "What encrypts the snapshots. It outlives them all: docs/deploy-eks.md."
+  value       = aws_kms_key.main.key_id
 }
 
 output "admin_secret" {
@@ -42,8 +70,8 @@ output "service_secret" {
 }
 
 output "admin_uri" {
-  description = "The database as its administrator sees it, without a password."
-  value       = "postgresql://${aws_db_instance.primary.username}@${aws_db_instance.primary.endpoint}/hello?sslmode=require"
+  description = "The database as its administrator sees it, without a password. The authorities of RDS's certificates are looked for where PGSSLROOTCERT says."
+  value       = "postgresql://${aws_db_instance.primary.username}@${local.database}/hello?sslmode=verify-full"
 }
 
 output "service_role" {
@@ -51,29 +79,33 @@ output "service_role" {
   value       = local.service_role
 }
 
+output "authorities" {
+  description = "Where RDS publishes the authorities that sign its certificates."
+  value       = local.authorities
+}
+
 output "cache_uri" {
-  value     = "rediss://:${random_password.cache.result}@${aws_elasticache_replication_group.main.primary_endpoint_address}:6379/0"
+  value     = "rediss://:${data.aws_secretsmanager_secret_version.cache.secret_string}@${local.cache}"
   sensitive = true
 }
 
 # eval "$(terraform output -raw create_secret)" makes the Secret `database`, or changes it. The
-# passwords pass from AWS to kubectl, and are on no screen and in no file.
+# passwords pass from AWS to kubectl through pipes: they are on no screen, in no file, and in no
+# command line, which everybody on the machine could read.
 output "create_secret" {
-  sensitive = true
-  value     = <<-EOT
-    ${local.password} &&
-    curl --fail --silent --show-error --output ca.pem https://truststore.pki.rds.amazonaws.com/${var.region}/${var.region}-bundle.pem &&
-    kubectl create secret generic database --dry-run=client --output=yaml \
-        --from-literal=DB_URI="postgresql://${local.service_role}:$password@${aws_db_instance.primary.endpoint}/hello?${local.tls}" \
-        %{~if var.replicas > 0~}
-        --from-literal=DB_READ_URI="postgresql://${local.service_role}:$password@${local.replicas}/hello?${local.tls}" \
-        %{~endif~}
-        --from-literal=CACHE_URI="rediss://:${random_password.cache.result}@${aws_elasticache_replication_group.main.primary_endpoint_address}:6379/0" \
-        --from-file=ca.pem | kubectl apply --filename=-
+  value = <<-EOT
+    bash -euo pipefail <<'BASH'
+    service=$(${local.reads.service})
+    cache=$(${local.reads.cache})
+    curl --fail --silent --show-error --output ca.pem ${local.authorities}
+    kubectl create secret generic database --dry-run=client --output=yaml --from-file=ca.pem \
+        ${join(" ", [for name, uri in local.uris : "--from-file=${name}=<(printf %s \"${uri}\")"])} |
+        kubectl apply --filename=-
+    BASH
   EOT
 }
 
 # DB_URI="$(eval "$(terraform output -raw db_uri)")" scripts/e2e.sh
 output "db_uri" {
-  value = "${local.password} && echo \"postgresql://${local.service_role}:$password@${aws_db_instance.primary.endpoint}/hello?sslmode=require\""
+  value = "password=$(${local.reads.service}) && echo \"postgresql://${local.service_role}:$password@${local.database}/hello?sslmode=require\""
 }

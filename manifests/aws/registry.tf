@@ -1,6 +1,7 @@
 # `make org="$(terraform output -raw registry)" upload-prod` pushes to the repository `hello` there.
+# Its name begins with that of the setup, since an account has one registry for all of them.
 resource "aws_ecr_repository" "hello" {
-  name                 = "hello"
+  name                 = "${var.name}/hello"
   image_tag_mutability = "IMMUTABLE"
   force_delete         = !var.deletion_protection
 

@@ -1,9 +1,10 @@
-# The defaults are for production; dev.tfvars has what is cheap.
+# The defaults are for production; dev.tfvars has what is cheap. What has none is what must be the
+# same with every command, and is written once into a file that Terraform reads by itself:
+# docs/deploy-eks.md.
 
 variable "name" {
   description = "What everything is called, and begins with."
   type        = string
-  default     = "hello"
 
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{1,20}$", var.name))
@@ -12,8 +13,7 @@ variable "name" {
 }
 
 variable "region" {
-  type    = string
-  default = "eu-central-1"
+  type = string
 }
 
 variable "admins" {
@@ -27,9 +27,8 @@ variable "admins" {
 }
 
 variable "api_access" {
-  description = "Networks (CIDR) from which kubectl may reach the cluster. None: from inside the VPC alone."
+  description = "Networks (CIDR) from which kubectl may reach the cluster. None, []: from inside the VPC alone."
   type        = set(string)
-  default     = []
 
   validation {
     condition     = !contains(var.api_access, "0.0.0.0/0")
@@ -72,7 +71,7 @@ variable "nat_in_each_zone" {
 variable "kubernetes_version" {
   description = "One in standard support: `aws eks describe-cluster-versions`."
   type        = string
-  default     = "1.35"
+  default     = "1.36"
 }
 
 variable "node_types" {
@@ -81,7 +80,7 @@ variable "node_types" {
 }
 
 variable "nodes" {
-  description = "How many nodes. With three of 4 cores, two still carry the 20 pods that the HorizontalPodAutoscaler may ask for."
+  description = "How many nodes. With three of 4 cores, two still carry all the pods that the HorizontalPodAutoscaler may ask for."
   type        = number
   default     = 3
 
@@ -95,6 +94,35 @@ variable "spot" {
   description = "Nodes at a discount, which may be taken away at two minutes' notice."
   type        = bool
   default     = false
+}
+
+# Logs and money
+
+variable "log_days" {
+  description = "How long CloudWatch keeps logs. The control plane's tell who did what."
+  type        = number
+  default     = 365
+
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731], var.log_days)
+    error_message = "One of those that CloudWatch has: 7, 30, 90, 365, …"
+  }
+}
+
+variable "owner" {
+  description = "The address that is told when the account costs more than `budget`."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[^@ ]+@[^@ ]+$", var.owner))
+    error_message = "An address for mail."
+  }
+}
+
+variable "budget" {
+  description = "US dollars a month for the whole account."
+  type        = number
+  default     = 1700
 }
 
 # Database
@@ -158,7 +186,7 @@ variable "admin_password_version" {
 }
 
 variable "service_password_version" {
-  description = "Raise it for a new password of the service. Odd numbers are the role hello_1, even ones hello_2, so that the old one works until it is revoked."
+  description = "Raise it by one for a new password of the service. Odd numbers are the role hello_1, even ones hello_2, so that the old one works until it is revoked."
   type        = number
   default     = 1
 }
@@ -166,8 +194,9 @@ variable "service_password_version" {
 # Cache
 
 variable "valkey_version" {
-  type    = string
-  default = "8.1"
+  description = "Of the major version that the tests use."
+  type        = string
+  default     = "9.1"
 }
 
 variable "cache_type" {
@@ -184,4 +213,16 @@ variable "cache_nodes" {
     condition     = var.cache_nodes >= 1 && var.cache_nodes <= 6
     error_message = "A primary and at most five replicas."
   }
+}
+
+variable "cache_password_version" {
+  description = "Raise it for a new password of the cache, with `cache_password_rotates`."
+  type        = number
+  default     = 1
+}
+
+variable "cache_password_rotates" {
+  description = "While true, the cache takes the password before the newest as well. With false only the newest."
+  type        = bool
+  default     = false
 }

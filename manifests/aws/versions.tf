@@ -5,17 +5,13 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = "~> 5.99"
-    }
-    random = {
-      source  = "hashicorp/random"
-      version = "~> 3.7"
+      version = "~> 6.28"
     }
   }
 
-  # The bucket and its region are given to `terraform init`: docs/deploy-eks.md.
+  # The bucket, its region and the key are given to `terraform init`: docs/deploy-eks.md. The key is
+  # the name of what is made, so that production and a cheap setup have a state each.
   backend "s3" {
-    key          = "hello.tfstate"
     encrypt      = true
     use_lockfile = true
   }
@@ -27,6 +23,24 @@ provider "aws" {
   default_tags {
     tags = {
       Project = var.name
+    }
+  }
+}
+
+# What this state was made for. Another name or region in the file of variables, as that of another
+# setup, would plan to make everything anew and to delete what there is; this stops the plan.
+resource "terraform_data" "setup" {
+  input = {
+    name   = var.name
+    region = var.region
+  }
+
+  lifecycle {
+    ignore_changes = [input]
+
+    postcondition {
+      condition     = self.input.name == var.name && self.input.region == var.region
+      error_message = "This state is that of ${self.input.name} in ${self.input.region}. Use the file of variables that belongs to it, or `terraform init -reconfigure` with the key of the other one."
     }
   }
 }

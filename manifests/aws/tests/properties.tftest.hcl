@@ -1,41 +1,146 @@
-# `terraform init -backend=false && terraform test`. AWS is mocked: nothing is created, and no account
-# is needed. Only the provider's schema and Terraform's own evaluation are real.
+# `terraform init -backend=false && terraform test`, logged in at AWS, or at something that answers as
+# AWS does: the provider asks who it is, and for zones and random passwords. Everything is planned and
+# nothing is created; what only creating would tell is said here.
+# In a tree without a file of variables of its own, which would be read too.
 
-mock_provider "aws" {
-  mock_data "aws_availability_zones" {
-    defaults = { names = ["eu-central-1a", "eu-central-1b", "eu-central-1c"] }
-  }
+override_data {
+  target          = data.aws_availability_zones.available
+  override_during = plan
+  values          = { names = ["eu-central-1a", "eu-central-1b", "eu-central-1c"] }
+}
 
-  mock_data "aws_iam_policy_document" {
-    defaults = { json = "{}" }
-  }
+override_data {
+  target          = data.aws_ec2_instance_type.nodes
+  override_during = plan
+  values          = { default_vcpus = 4 }
+}
 
-  mock_resource "aws_kms_key" {
-    defaults = { arn = "arn:aws:kms:eu-central-1:111122223333:key/0" }
-  }
+# Exactly what three nodes of four and one more need.
+override_data {
+  target          = data.aws_servicequotas_service_quota.vcpus
+  override_during = plan
+  values          = { value = 16 }
+}
 
-  mock_resource "aws_iam_role" {
-    defaults = { arn = "arn:aws:iam::111122223333:role/mock" }
-  }
+override_data {
+  target          = data.aws_ssm_parameter.node_image
+  override_during = plan
+  values          = { value = "1.36.0-20261101" }
+}
 
-  mock_resource "aws_secretsmanager_secret" {
-    defaults = { arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:mock" }
-  }
+override_data {
+  target          = data.aws_eks_addon_version.main
+  override_during = plan
+  values          = { version = "v1.0.0-eksbuild.1" }
+}
 
-  mock_resource "aws_ecr_repository" {
-    defaults = { repository_url = "111122223333.dkr.ecr.eu-central-1.amazonaws.com/hello" }
-  }
+override_data {
+  target          = data.aws_secretsmanager_secret_version.cache
+  override_during = plan
+  values          = { secret_string = "that-of-the-cache" }
+}
 
-  mock_resource "aws_launch_template" {
-    defaults = { id = "lt-0", latest_version = 1 }
-  }
+override_resource {
+  target          = aws_kms_key.main
+  override_during = plan
+  values          = { arn = "arn:aws:kms:eu-central-1:111122223333:key/0", key_id = "0" }
+}
+
+override_resource {
+  target          = aws_secretsmanager_secret.admin
+  override_during = plan
+  values          = { arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:admin" }
+}
+
+override_resource {
+  target          = aws_secretsmanager_secret.service
+  override_during = plan
+  values          = { arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:service" }
+}
+
+override_resource {
+  target          = aws_secretsmanager_secret.cache
+  override_during = plan
+  values          = { arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:cache" }
+}
+
+override_resource {
+  target          = aws_subnet.public
+  override_during = plan
+  values          = { id = "subnet-public" }
+}
+
+override_resource {
+  target          = aws_subnet.nodes
+  override_during = plan
+  values          = { id = "subnet-nodes" }
+}
+
+override_resource {
+  target          = aws_subnet.data
+  override_during = plan
+  values          = { id = "subnet-data" }
+}
+
+override_resource {
+  target          = aws_route_table.public
+  override_during = plan
+  values          = { id = "rtb-public" }
+}
+
+override_resource {
+  target          = aws_security_group.nodes
+  override_during = plan
+  values          = { id = "sg-nodes" }
+}
+
+override_resource {
+  target          = aws_security_group.database
+  override_during = plan
+  values          = { id = "sg-database" }
+}
+
+override_resource {
+  target          = aws_security_group.cache
+  override_during = plan
+  values          = { id = "sg-cache" }
+}
+
+override_resource {
+  target          = aws_eks_cluster.main
+  override_during = plan
+  values          = { vpc_config = { cluster_security_group_id = "sg-cluster" } }
+}
+
+override_resource {
+  target          = aws_db_instance.primary
+  override_during = plan
+  values          = { endpoint = "hello-primary.mock:5432" }
+}
+
+override_resource {
+  target          = aws_db_instance.replica
+  override_during = plan
+  values          = { address = "hello-replica.mock" }
+}
+
+override_resource {
+  target          = aws_elasticache_replication_group.main
+  override_during = plan
+  values          = { primary_endpoint_address = "hello-cache.mock" }
 }
 
 variables {
-  admins = ["arn:aws:iam::111122223333:role/admin"]
+  name       = "hello"
+  region     = "eu-central-1"
+  admins     = ["arn:aws:iam::111122223333:role/admin"]
+  api_access = []
+  owner      = "owner@example.com"
 }
 
 run "production" {
+  command = plan
+
   assert {
     condition     = length(aws_subnet.nodes) == 3 && length(aws_subnet.data) == 3 && length(aws_nat_gateway.main) == 3
     error_message = "Production has three zones, each with its NAT gateway."
@@ -52,8 +157,8 @@ run "production" {
   }
 
   assert {
-    condition     = aws_db_instance.primary.deletion_protection && !aws_db_instance.primary.skip_final_snapshot && aws_db_instance.replica[0].deletion_protection
-    error_message = "The database must not be deleted by mistake."
+    condition     = aws_db_instance.primary.deletion_protection && !aws_db_instance.primary.skip_final_snapshot && aws_db_instance.replica[0].deletion_protection != true
+    error_message = "The database must not be deleted by mistake, and its replica may."
   }
 
   assert {
@@ -65,9 +170,7 @@ run "production" {
     condition     = length(aws_db_instance.replica) == 1
     error_message = "The picture has a read replica."
   }
-}
 
-run "private" {
   assert {
     condition     = alltrue([for subnet in concat(aws_subnet.public, aws_subnet.nodes, aws_subnet.data) : subnet.map_public_ip_on_launch != true])
     error_message = "Nothing gets a public address by itself."
@@ -97,9 +200,7 @@ run "private" {
     condition     = !aws_eks_cluster.main.vpc_config[0].endpoint_public_access && aws_eks_cluster.main.vpc_config[0].endpoint_private_access
     error_message = "Unless networks are named, the cluster is reached from inside alone."
   }
-}
 
-run "edges" {
   assert {
     condition = (
       aws_vpc_security_group_ingress_rule.database.referenced_security_group_id == aws_security_group.nodes.id &&
@@ -135,14 +236,16 @@ run "edges" {
     condition     = contains(aws_launch_template.nodes.vpc_security_group_ids, aws_security_group.nodes.id)
     error_message = "The nodes are in the group that the databases let in."
   }
-}
 
-run "encryption" {
+  assert {
+    condition     = aws_elasticache_replication_group.main.auth_token_update_strategy == "SET"
+    error_message = "Only one password of the cache works, unless it is being changed."
+  }
+
   assert {
     condition = alltrue([
-      for database in concat([aws_db_instance.primary], aws_db_instance.replica) :
-      database.storage_encrypted && database.kms_key_id == aws_kms_key.main.arn
-    ])
+      for database in concat([aws_db_instance.primary], aws_db_instance.replica) : database.storage_encrypted
+    ]) && aws_db_instance.primary.kms_key_id == aws_kms_key.main.arn
     error_message = "The databases are encrypted."
   }
 
@@ -157,13 +260,17 @@ run "encryption" {
   }
 
   assert {
+    condition     = anytrue([for p in aws_db_parameter_group.main.parameter : p.name == "log_error_verbosity" && p.value == "terse"])
+    error_message = "Nor may it quote rows."
+  }
+
+  assert {
     condition = (
       aws_elasticache_replication_group.main.transit_encryption_enabled &&
       aws_elasticache_replication_group.main.transit_encryption_mode == "required" &&
-      tobool(aws_elasticache_replication_group.main.at_rest_encryption_enabled) &&
-      length(aws_elasticache_replication_group.main.auth_token) >= 16
+      tobool(aws_elasticache_replication_group.main.at_rest_encryption_enabled)
     )
-    error_message = "The cache speaks TLS, and asks for a password."
+    error_message = "The cache is encrypted, and speaks TLS."
   }
 
   assert {
@@ -185,31 +292,78 @@ run "encryption" {
     condition     = aws_kms_key.main.enable_key_rotation && aws_ecr_repository.hello.image_tag_mutability == "IMMUTABLE"
     error_message = "Keys rotate, and tags stay."
   }
-}
 
-run "secret" {
-  variables {
-    service_password_version = 2
-    replicas                 = 2
+  assert {
+    condition     = aws_eks_node_group.main.version == var.kubernetes_version && length(aws_eks_node_group.main.release_version) > 0
+    error_message = "The nodes have the cluster's version, and an image that is named."
   }
 
   assert {
-    condition     = strcontains(nonsensitive(output.create_secret), "DB_URI=\"postgresql://hello_2:$password@")
+    condition = alltrue([
+      for addon in [aws_eks_addon.pod_identity, aws_eks_addon.network, aws_eks_addon.kube_proxy, aws_eks_addon.dns, aws_eks_addon.metrics] :
+      addon.addon_version == data.aws_eks_addon_version.main[addon.addon_name].version
+    ])
+    error_message = "An add-on has the version that belongs to it."
+  }
+
+  assert {
+    condition     = aws_eks_cluster.main.upgrade_policy[0].support_type == "STANDARD" && aws_db_instance.primary.engine_lifecycle_support == "open-source-rds-extended-support-disabled"
+    error_message = "Extended support is paid for by the hour."
+  }
+}
+
+run "other_values" {
+  command = plan
+
+  variables {
+    service_password_version = 2
+    cache_password_version   = 2
+    cache_password_rotates   = true
+    replicas                 = 2
+    log_days                 = 30
+  }
+
+  assert {
+    condition     = strcontains(output.create_secret, "DB_URI=<(printf %s \"postgresql://hello_2:$service@")
     error_message = "Even versions of the password are those of hello_2."
   }
 
   assert {
-    condition     = length(regexall("DB_READ_URI=\"postgresql://hello_2:\\$password@[^,/]+,[^,/]+/hello\\?sslmode=verify-full", nonsensitive(output.create_secret))) == 1
+    condition     = length(regexall("DB_READ_URI=<\\(printf %s \"postgresql://hello_2:\\$service@[^,/]+,[^,/]+/hello\\?sslmode=verify-full", output.create_secret)) == 1
     error_message = "DB_READ_URI has both replicas."
   }
 
   assert {
-    condition     = strcontains(nonsensitive(output.create_secret), "CACHE_URI=\"rediss://:")
-    error_message = "The cache is spoken to with TLS."
+    condition     = strcontains(output.create_secret, "CACHE_URI=<(printf %s \"rediss://:$cache@") && !strcontains(output.create_secret, "that-of-the-cache")
+    error_message = "The cache is spoken to with TLS, and its password is read when it is needed."
+  }
+
+  assert {
+    condition = keys(aws_cloudwatch_log_group.database) == [
+      "primary/postgresql", "primary/upgrade",
+      "replica-1/postgresql", "replica-1/upgrade",
+      "replica-2/postgresql", "replica-2/upgrade",
+    ]
+    error_message = "Each log of each database has a group that was made here."
+  }
+
+  assert {
+    condition = alltrue([
+      for group in concat([aws_cloudwatch_log_group.cluster, aws_cloudwatch_log_group.pods], values(aws_cloudwatch_log_group.database)) :
+      group.retention_in_days == 30
+    ])
+    error_message = "Logs are kept for as long as was said."
+  }
+
+  assert {
+    condition     = aws_elasticache_replication_group.main.auth_token_update_strategy == "ROTATE"
+    error_message = "Both passwords work while pods have the old one, and one does afterwards."
   }
 }
 
 run "development" {
+  command = plan
+
   variables {
     zones               = 2
     nat_in_each_zone    = false
@@ -226,7 +380,7 @@ run "development" {
   }
 
   assert {
-    condition     = !strcontains(nonsensitive(output.create_secret), "DB_READ_URI")
+    condition     = !strcontains(output.create_secret, "DB_READ_URI")
     error_message = "Without a replica there is no DB_READ_URI."
   }
 
@@ -259,4 +413,40 @@ run "nobody" {
   }
 
   expect_failures = [var.admins]
+}
+
+run "too_few_vcpus" {
+  command = plan
+
+  variables {
+    nodes = 4
+  }
+
+  expect_failures = [aws_eks_node_group.main]
+}
+
+run "state_of_this_setup" {
+  plan_options {
+    target = [terraform_data.setup]
+  }
+}
+
+run "state_of_another_setup" {
+  command = plan
+
+  variables {
+    name = "hello-dev"
+  }
+
+  expect_failures = [terraform_data.setup]
+}
+
+run "state_of_another_region" {
+  command = plan
+
+  variables {
+    region = "eu-west-1"
+  }
+
+  expect_failures = [terraform_data.setup]
 }

@@ -2,11 +2,13 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
 import pytest
 
+from tests.support.certificates import NEEDS_TLS, Authority, tls_cluster
 from tests.support.postgres import PASSWORD_ROLE, Cluster
 from tests.support.service import Service, forget, migrate
 
@@ -17,6 +19,7 @@ ADMIN, ADMIN_PASSWORD = "hello_admin", "admin's"
 PROGRAMS = {
     "terraform": 'eval echo "\\$output_$3"',
     "aws": 'while [ "$1" != --secret-id ]; do shift; done; eval echo "\\$secret_$2"',
+    "curl": 'while [ "$#" != 1 ]; do shift; done; cat "$1"',
     # A pod that runs the command, with the standard input.
     "kubectl": 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"',
 }
@@ -45,17 +48,22 @@ def programs(tmp_path: Path) -> Path:
     return directory
 
 
-def create_role(cluster: Cluster, programs: Path, role: str, password: str) -> str:
-    """Run the script; return the URI with the role and its password."""
+def run(
+    cluster: Cluster, programs: Path, role: str, password: str, authorities: str, uri: str
+) -> subprocess.CompletedProcess:
+    published = programs.parent / "bundle.pem"
+    published.write_text(authorities)
     done = subprocess.run(
         [SCRIPT],
         env={
             "PATH": f"{programs}:{cluster.programs}:{os.environ['PATH']}",
+            "TMPDIR": str(programs.parent),
             "output_region": "eu-central-1",
+            "output_authorities": str(published),
             "output_admin_secret": "admin",
             "output_service_secret": "service",
             "output_service_role": role,
-            "output_admin_uri": cluster.uri("hello", role=ADMIN),
+            "output_admin_uri": uri,
             "secret_admin": ADMIN_PASSWORD,
             "secret_service": password,
         },
@@ -63,8 +71,15 @@ def create_role(cluster: Cluster, programs: Path, role: str, password: str) -> s
         text=True,
         timeout=60,
     )
-    assert done.returncode == 0, done.stderr
     assert password not in done.stdout + done.stderr
+    return done
+
+
+def create_role(cluster: Cluster, programs: Path, role: str, password: str) -> str:
+    """Run the script; return the URI with the role and its password."""
+    uri = cluster.uri("hello", role=ADMIN)
+    done = run(cluster, programs, role, password, "", uri)
+    assert done.returncode == 0, done.stderr
     cluster.query(f"GRANT {PASSWORD_ROLE} TO {role}")
     return cluster.uri("hello", role=role, password=password)
 
@@ -119,3 +134,27 @@ def test_nobody_else_may_enter(cloud: Cluster, programs: Path) -> None:
         psycopg2.connect(cloud.uri("hello", role="stranger"))
     with pytest.raises(psycopg2.OperationalError, match="not permitted to log in"):
         psycopg2.connect(cloud.uri("hello", role="hello"))
+
+
+class TestVerifies:
+    """The administrator's password goes to nobody but the server that RDS's authorities know."""
+
+    pytestmark = NEEDS_TLS
+
+    @pytest.fixture
+    def cluster(self, tmp_path: Path) -> Iterator[Cluster]:
+        cluster = tls_cluster(Authority(tmp_path, "known"))
+        yield cluster
+        cluster.destroy()
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_who_the_server_is(
+        self, cloud: Cluster, programs: Path, tmp_path: Path, known: bool
+    ) -> None:
+        authority = tmp_path / "known.pem" if known else None
+        trusted = authority.read_text() if authority else Authority(tmp_path, "other").certificate
+        uri = f"postgresql://{ADMIN}@localhost:{cloud.port}/hello?sslmode=verify-full"
+        done = run(cloud, programs, "hello_1", "first", trusted, uri)
+        assert ("certificate verify failed" in done.stderr) is not known
+        # The first thing that is done inside; what follows needs PostgreSQL 16.
+        assert (cloud.query("SELECT to_regrole('hello')") == [("hello",)]) is known

@@ -14,3 +14,4 @@ backup_days         = 1
 deletion_protection = false
 cache_type          = "cache.t4g.micro"
 cache_nodes         = 1
+second_region       = ""

@@ -1,4 +1,4 @@
-"""Who is told of what, by amtool and a real Alertmanager: manifests/monitoring/alertmanager.yaml."""
+"""Who is told of what: alertmanager.yaml, by amtool and a real Alertmanager."""
 
 import re
 import shlex

@@ -156,9 +156,9 @@ def anchors(markdown: str) -> dict[str, str]:
     return found
 
 
-def entries() -> dict[str, str]:
-    """What the runbook says of each alert, by its heading under "Alerts"."""
-    _, _, rest = RUNBOOK.read_text().partition("\n## Alerts\n")
-    section = re.split(r"\n## ", rest)[0]
-    parts = re.split(r"\n### ", section)[1:]
+def entries(section: str = "Alerts") -> dict[str, str]:
+    """What the runbook says of each alert, by its heading in a section."""
+    _, _, rest = RUNBOOK.read_text().partition(f"\n## {section}\n")
+    text = re.split(r"\n## ", rest)[0]
+    parts = re.split(r"\n### ", text)[1:]
     return {part.partition("\n")[0].strip(): part.partition("\n")[2] for part in parts}

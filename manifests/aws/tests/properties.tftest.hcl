@@ -31,6 +31,11 @@ mock_provider "aws" {
   }
 }
 
+# Alarms and the second region: alarms.tftest.hcl.
+mock_provider "aws" {
+  alias = "second"
+}
+
 variables {
   admins = ["arn:aws:iam::111122223333:role/admin"]
 }

@@ -29,11 +29,27 @@ mock_provider "aws" {
   mock_resource "aws_launch_template" {
     defaults = { id = "lt-0", latest_version = 1 }
   }
+
+  mock_resource "aws_sns_topic" {
+    defaults = { arn = "arn:aws:sns:eu-central-1:111122223333:mock" }
+  }
+
+  mock_resource "aws_cloudwatch_log_group" {
+    defaults = { arn = "arn:aws:logs:eu-central-1:111122223333:log-group:mock" }
+  }
+
+  mock_resource "aws_db_instance" {
+    defaults = { arn = "arn:aws:rds:eu-central-1:111122223333:db:hello-primary" }
+  }
 }
 
 # Alarms and the second region: alarms.tftest.hcl.
 mock_provider "aws" {
   alias = "second"
+
+  mock_resource "aws_kms_key" {
+    defaults = { arn = "arn:aws:kms:eu-west-1:111122223333:key/1" }
+  }
 }
 
 variables {

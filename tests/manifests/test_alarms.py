@@ -1,7 +1,6 @@
 """Alarms of the databases, and the second copy of their backups: read as they are written."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import hcl2

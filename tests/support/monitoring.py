@@ -36,7 +36,7 @@ FOREIGN = {
 }
 
 #: What Grafana puts in.
-VARIABLES = {"$namespace": ".*", "$__rate_interval": "1m"}
+VARIABLES = {"$namespace": ".*", "$__rate_interval": "1m", "$max_connections": "840"}
 
 
 @cache

@@ -41,7 +41,7 @@ def rules_file(tmp_path: Path) -> Path:
 
 def _promtool(*arguments: str, directory: Path) -> None:
     done = subprocess.run(
-        ["promtool", *arguments], cwd=directory, capture_output=True, text=True, timeout=300
+        ["promtool", *arguments], cwd=directory, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

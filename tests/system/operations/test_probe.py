@@ -4,7 +4,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -37,7 +36,6 @@ class Exporter:
     def __init__(self) -> None:
         assert PROGRAM is not None
         self.port = free_port()
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # as long as the process lives
         self.process = subprocess.Popen(
             [
                 PROGRAM,
@@ -45,8 +43,8 @@ class Exporter:
                 f"--web.listen-address=127.0.0.1:{self.port}",
             ],
             stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
     def ask(self, port: int) -> bool:

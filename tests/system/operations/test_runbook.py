@@ -34,11 +34,11 @@ def test_every_block_of_commands_says_who_runs_it() -> None:
             assert (ROOT / named[0]).is_file()
 
 
-def _mine(beginning: str) -> list[str]:
-    """The commands of the block that this file runs and whose first command begins so."""
+def _block(test: str, beginning: str) -> list[str]:
+    """The commands of the block that this test runs and whose first command begins so."""
     for block in _blocks("sh"):
         first, *commands = block.splitlines()
-        if HERE in first and commands[0].startswith(beginning):
+        if test in first and commands[0].startswith(beginning):
             return commands
     raise AssertionError(f"no block begins with {beginning}")
 
@@ -47,20 +47,20 @@ def test_this_runs_every_block_that_names_it() -> None:
     beginnings = {
         block.splitlines()[1].split()[0] for block in _blocks("sh") if HERE in block.splitlines()[0]
     }
-    assert beginnings == {"kubectl", "curl", "manifests/aws/valkey-cli"}
+    assert beginnings == {"curl", "manifests/aws/valkey-cli"}
 
 
-def test_the_first_of_all_is_what_e2e_does_on_the_stand_in() -> None:
+def test_the_first_of_all_is_what_the_script_does_that_is_run_on_a_stand_in() -> None:
     # test_e2e.py runs that script on tests/support/kubernetes.py.
     script = (ROOT / "scripts" / "e2e.sh").read_text()
-    for command in _mine("kubectl"):
+    for command in _block("test_e2e.py", "kubectl"):
         words = command.split()
         assert " ".join(words[:3]) in script
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl_shows_how_far_it_gets() -> None:
-    [command] = _mine("curl")
+    [command] = _block(HERE, "curl")
     with Service().wait_until() as service:
         address = f"http://127.0.0.1:{service.port}"
         done = subprocess.run(
@@ -75,7 +75,7 @@ def test_curl_shows_how_far_it_gets() -> None:
 
 
 def test_the_cache_is_asked_for_what_it_has() -> None:
-    commands = _mine("manifests/aws/valkey-cli")
+    commands = _block(HERE, "manifests/aws/valkey-cli")
     valkey = Valkey().start()
     try:
         for command in commands:

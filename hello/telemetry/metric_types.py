@@ -9,6 +9,8 @@ Values of labels come from this code alone, never from a client: no username and
 them, and the number of series is bounded.
 """
 
+import math
+import time
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +20,9 @@ Labels = tuple[str, ...]
 Row = list[float]
 #: The rows of every metric, by its name.
 Snapshot = dict[str, dict[Labels, Row]]
+
+#: Seconds for which a gauge shows what it was set to: what was true then need not be now.
+LIFETIME = 60.0
 
 
 class Series:
@@ -35,24 +40,36 @@ class CounterSeries(Series):
 
 
 class GaugeSeries(Series):
-    """A gauge's series, which is set, or read from the function that `watch` was given."""
+    """A gauge's series, which is set, or read from the function that `watch` was given.
 
-    __slots__ = ("_read",)
+    One that was set is shown for LIFETIME. It takes its time from `refresh`, so that `set` need not
+    ask the clock.
+    """
+
+    __slots__ = ("_expires", "_read", "_was_set", "shown")
 
     def __init__(self, row: Row) -> None:
         super().__init__(row)
         self._read: Callable[[], float] | None = None
+        self._was_set = False
+        self._expires = math.inf
+        self.shown = True
 
     def set(self, value: float) -> None:
         self.row[0] = value
+        self._was_set = True
 
     def watch(self, read: Callable[[], float]) -> None:
         """Let `refresh` take the figure from `read`."""
         self._read = read
 
-    def refresh(self) -> None:
+    def refresh(self, now: float) -> None:
         if self._read is not None:
             self.set(float(self._read()))
+        if self._was_set:
+            self._was_set = False
+            self._expires = now + LIFETIME
+        self.shown = now < self._expires
 
 
 class HistogramSeries(Series):
@@ -75,18 +92,23 @@ class Metric(ABC, Generic[AnySeries]):
     """A metric: a name, its documentation, and a series for each combination of label values.
 
     `combine` makes one figure of those of several workers: their sum, or the greatest.
-    A series is shown once `labels` was called for it.
+    A series is shown once `labels` was called for it. `start` are the label values of those that
+    are shown, as 0, before the first event: a rate misses an event that makes a series appear.
     """
 
     type_name = ""
     combine: Callable[[Sequence[float]], float] = sum
 
-    def __init__(self, name: str, documentation: str, *label_names: str) -> None:
+    def __init__(
+        self, name: str, documentation: str, *label_names: str, start: Sequence[Labels] = ()
+    ) -> None:
         self.name = name
         self.documentation = documentation
         self.label_names = label_names
         self._series: dict[Labels, AnySeries] = {}
         registry[name] = self
+        for values in start:
+            self.labels(*values)
 
     def labels(self, *values: str) -> AnySeries:
         """The series of these values, in the order of the labels' names; always the same one."""
@@ -99,8 +121,8 @@ class Metric(ABC, Generic[AnySeries]):
     def rows(self) -> dict[Labels, Row]:
         return {values: series.row for values, series in self._series.items()}
 
-    def refresh(self) -> None:
-        """Bring the rows up to date."""
+    def refresh(self, now: float) -> None:
+        """Bring the rows up to date; `now` is the monotonic clock's."""
 
     @abstractmethod
     def _new(self) -> AnySeries:
@@ -112,20 +134,9 @@ registry: dict[str, Metric[Any]] = {}
 
 
 class Counter(Metric[CounterSeries]):
-    """A figure that only grows.
-
-    `start` are the label values whose series are shown, as 0, before the first event: a rate misses
-    an event that makes a series appear.
-    """
+    """A figure that only grows."""
 
     type_name = "counter"
-
-    def __init__(
-        self, name: str, documentation: str, *label_names: str, start: Sequence[Labels] = ()
-    ) -> None:
-        super().__init__(name, documentation, *label_names)
-        for values in start:
-            self.labels(*values)
 
     def _new(self) -> CounterSeries:
         return CounterSeries([0])
@@ -146,9 +157,13 @@ class Gauge(Metric[GaugeSeries]):
         super().__init__(name, documentation, *label_names)
         self.combine = combine
 
-    def refresh(self) -> None:
+    @property
+    def rows(self) -> dict[Labels, Row]:
+        return {values: series.row for values, series in self._series.items() if series.shown}
+
+    def refresh(self, now: float) -> None:
         for series in self._series.values():
-            series.refresh()
+            series.refresh(now)
 
     def _new(self) -> GaugeSeries:
         return GaugeSeries([0])
@@ -160,20 +175,26 @@ class Histogram(Metric[HistogramSeries]):
     type_name = "histogram"
 
     def __init__(
-        self, name: str, documentation: str, *label_names: str, bounds: Sequence[float]
+        self,
+        name: str,
+        documentation: str,
+        *label_names: str,
+        bounds: Sequence[float],
+        start: Sequence[Labels] = (),
     ) -> None:
-        super().__init__(name, documentation, *label_names)
         self.bounds = bounds
+        super().__init__(name, documentation, *label_names, start=start)
 
     def _new(self) -> HistogramSeries:
         # One bucket more, for values beyond the last bound, and the sum.
         return HistogramSeries([0] * (len(self.bounds) + 2), self.bounds)
 
 
-def snapshot() -> Snapshot:
+def snapshot(clock: Callable[[], float] = time.monotonic) -> Snapshot:
     """All figures of this process, as they are now."""
+    now = clock()
     for metric in registry.values():
-        metric.refresh()
+        metric.refresh(now)
     return {name: metric.rows for name, metric in registry.items()}
 
 

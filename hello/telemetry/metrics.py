@@ -30,16 +30,27 @@ KEYS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 OTHER = "other"
 METHODS = frozenset(("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
+#: The route that the objectives are about (docs/slo.md).
+_USER = "/hello/{username}"
+#: What it answers often, and what must not be missed when it happens once.
+_STATUSES = {
+    "GET": ("200", "404", "500", "503"),
+    "HEAD": ("200", "404", "500", "503"),
+    "PUT": ("204", "400", "500", "503"),
+}
+
 REQUESTS = Counter(
     "hello_http_requests_total",
     "Requests answered, by route template, method and status.",
     *("route", "method", "status"),
+    start=[(_USER, method, status) for method in _STATUSES for status in _STATUSES[method]],
 )
 REQUEST_SECONDS = Histogram(
     "hello_http_request_duration_seconds",
     "Seconds from the moment that a request is read until its answer is sent.",
     *("route", "method"),
     bounds=SECONDS,
+    start=[(_USER, method) for method in _STATUSES],
 )
 BATCH_SIZE = Histogram("hello_batch_size", "Keys that shared one statement.", "kind", bounds=KEYS)
 STATEMENT_SECONDS = Histogram(

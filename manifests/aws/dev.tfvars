@@ -15,3 +15,4 @@ budget              = 300
 deletion_protection = false
 cache_type          = "cache.t4g.micro"
 cache_nodes         = 1
+second_region       = ""

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -13,6 +14,7 @@ from tests.support.monitoring import MONITORING, ROOT, RUNBOOK
 from tests.support.programs import find
 
 RULES_TEST = Path(__file__).with_name("rules_test.yaml")
+WEEKS_TEST = Path(__file__).with_name("weeks_test.yaml")
 
 #: The parts of an entry of the runbook.
 PARTS = ("Symptom", "For users", "Look", "Do")
@@ -21,7 +23,6 @@ needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="needs promtool (Debian's package prometheus)"
 )
 KUBECTL = find("kubectl")
-needs_kubectl = pytest.mark.skipif(KUBECTL is None, reason="needs kubectl to render the manifests")
 
 
 @pytest.fixture
@@ -30,12 +31,17 @@ def rules_file(tmp_path: Path) -> Path:
     path = tmp_path / "rules.yaml"
     path.write_text(yaml.safe_dump(monitoring.rules_spec()))
     shutil.copy(RULES_TEST, tmp_path)
+    shutil.copy(WEEKS_TEST, tmp_path)
+    wanted = yaml.safe_load(WEEKS_TEST.read_text())["group_eval_order"]
+    groups = {group["name"]: group for group in monitoring.rules_spec()["groups"]}
+    weeks = {"groups": [groups[name] for name in wanted]}
+    path.with_name("weeks.yaml").write_text(yaml.safe_dump(weeks))
     return path
 
 
 def _promtool(*arguments: str, directory: Path) -> None:
     done = subprocess.run(
-        ["promtool", *arguments], cwd=directory, capture_output=True, text=True, timeout=300
+        ["promtool", *arguments], cwd=directory, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -46,19 +52,20 @@ def test_prometheus_accepts_the_rules(rules_file: Path) -> None:
 
 
 @needs_promtool
-def test_alerts_fire_where_they_must_and_nowhere_else(rules_file: Path) -> None:
-    _promtool("test", "rules", RULES_TEST.name, directory=rules_file.parent)
+@pytest.mark.parametrize("tests", [RULES_TEST, WEEKS_TEST], ids=lambda path: path.stem)
+def test_alerts_fire_where_they_must_and_nowhere_else(rules_file: Path, tests: Path) -> None:
+    _promtool("test", "rules", tests.name, directory=rules_file.parent)
 
 
 def test_every_alert_is_tested() -> None:
     # In a test where it fires: an empty list of alerts would test nothing.
     document = yaml.safe_load(RULES_TEST.read_text())
+    weeks = yaml.safe_load(WEEKS_TEST.read_text())
     fired = set()
-    for test in document["tests"]:
+    for test in [*document["tests"], *weeks["tests"]]:
         for case in test.get("promql_expr_test", []):
             for sample in case["exp_samples"]:
-                [name] = re.findall(r'alertname="(\w+)"', sample["labels"])
-                fired.add(name)
+                fired |= set(re.findall(r'alertname="(\w+)"', sample["labels"]))
         for case in test.get("alert_rule_test", []):
             if case["exp_alerts"]:
                 fired.add(case["alertname"])
@@ -69,8 +76,10 @@ def test_every_alert_is_tested() -> None:
 
 @pytest.mark.parametrize("where", monitoring.expressions())
 def test_every_expression_is_promql(where: str) -> None:
-    found = list(monitoring.selectors(monitoring.expressions()[where]))
-    assert found
+    expr = monitoring.expressions()[where]
+    # A constant asks for nothing.
+    constant = re.fullmatch(r"vector\(\d+\)\s*", expr)
+    assert bool(list(monitoring.selectors(expr))) == (constant is None)
 
 
 def test_every_record_that_is_used_is_recorded() -> None:
@@ -85,7 +94,9 @@ def test_every_record_that_is_used_is_recorded() -> None:
 @pytest.mark.parametrize("name", monitoring.alerts())
 def test_every_alert_says_what_a_person_needs(name: str) -> None:
     rule = monitoring.alerts()[name]
-    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["labels"]["severity"] in (
+        ("none",) if name == "HelloWatchdog" else ("critical", "warning")
+    )
     assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
     page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
     assert page.endswith(f"/{RUNBOOK.relative_to(ROOT)}")
@@ -114,11 +125,16 @@ def test_queries_of_the_runbook_are_promql_on_known_metrics() -> None:
                 assert selector.metric in known
 
 
-def test_links_within_the_runbook_lead_somewhere() -> None:
-    text = RUNBOOK.read_text()
-    known = monitoring.anchors(text)
-    for anchor in re.findall(r"\]\(#([^)]+)\)", text):
-        assert anchor in known
+@pytest.mark.parametrize("name", ["runbook", "slo", "disaster-recovery", "privacy"])
+def test_links_of_what_people_read_in_trouble_lead_somewhere(name: str) -> None:
+    page = RUNBOOK.with_name(f"{name}.md")
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text())
+    assert links
+    for path, anchor in links:
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        if anchor:
+            assert anchor in monitoring.anchors(target.read_text()), f"{path}#{anchor}"
 
 
 def test_anchors_are_those_of_github() -> None:
@@ -162,16 +178,83 @@ def test_the_admin_port_is_scraped_and_not_exposed() -> None:
         for label, _, value in selector.matchers
         if label == "job"
     }
-    assert jobs == {labels["pairs"][spec["jobLabel"]]}
+    assert jobs - {"revolut-probe"} == {labels["pairs"][spec["jobLabel"]]}
 
 
-@needs_kubectl
-def test_kustomize_renders_it() -> None:
+@pytest.fixture(scope="module")
+def objects() -> dict[tuple[str, str], dict]:
+    """What kustomize makes, by kind and name."""
+    if KUBECTL is None:
+        pytest.skip("needs kubectl to render the manifests")
     command = [str(KUBECTL), "kustomize", str(MONITORING)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    objects = {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
-    assert objects.keys() == {"PodMonitor", "PrometheusRule", "ConfigMap"}
-    assert objects["PrometheusRule"]["spec"] == monitoring.rules_spec()
-    assert objects["ConfigMap"]["metadata"]["labels"]["grafana_dashboard"] == "1"
-    [text] = objects["ConfigMap"]["data"].values()
+    documents = list(yaml.safe_load_all(done.stdout))
+    return {(document["kind"], document["metadata"]["name"]): document for document in documents}
+
+
+def test_kustomize_renders_it(objects: dict) -> None:
+    assert objects["PrometheusRule", "revolut"]["spec"] == monitoring.rules_spec()
+    assert ("PodMonitor", "revolut") in objects
+    dashboard = objects["ConfigMap", "revolut-dashboard"]
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    [text] = dashboard["data"].values()
     assert text == (MONITORING / "dashboard.json").read_text()
+
+
+@pytest.mark.parametrize("version", [f"1.{minor}" for minor in range(30, 38)])
+def test_kubernetes_accepts_what_is_its_own(objects: dict, version: str) -> None:
+    ours = [document for document in objects.values() if "coreos" not in document["apiVersion"]]
+    assert len(ours) == 4
+    for document in ours:
+        assert kubernetes_validate.validate(document, version, strict=True) == version
+
+
+def _seconds(duration: str) -> int:
+    return int(duration.removesuffix("s"))
+
+
+def test_the_probe_finds_its_exporter_and_the_exporter_its_configuration(objects: dict) -> None:
+    probe = objects["Probe", "revolut"]["spec"]
+    service = objects["Service", "revolut-blackbox"]
+    deployment = objects["Deployment", "revolut-blackbox"]
+    name, _, port = probe["prober"]["url"].partition(":")
+    metadata = service["metadata"]
+    assert name == f"{metadata['name']}.{metadata['namespace']}.svc"
+    assert [each["port"] for each in service["spec"]["ports"]] == [int(port)]
+    pod = deployment["spec"]["template"]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    # The Service of the world must not find it.
+    assert "app.kubernetes.io/name" not in pod["metadata"]["labels"]
+    [volume] = pod["spec"]["volumes"]
+    configuration = objects["ConfigMap", volume["configMap"]["name"]]
+    namespaces = {each["metadata"]["namespace"] for each in (service, deployment, configuration)}
+    assert namespaces == {"monitoring"}
+    modules = yaml.safe_load(configuration["data"]["blackbox.yaml"])["modules"]
+    assert probe["module"] in modules
+    [container] = pod["spec"]["containers"]
+    [mount] = container["volumeMounts"]
+    assert container["args"] == [f"--config.file={mount['mountPath']}/blackbox.yaml"]
+    # The exporter gives up before Prometheus does, and says why.
+    assert _seconds(modules[probe["module"]]["timeout"]) < _seconds(probe["scrapeTimeout"])
+    jobs = {
+        value
+        for expr in monitoring.expressions().values()
+        for selector in monitoring.selectors(expr)
+        for label, _, value in selector.matchers
+        if label == "job" and selector.metric.startswith("probe_")
+    }
+    assert jobs == {probe["jobName"]}
+
+
+def test_the_release_has_the_name_that_the_objects_are_found_by(objects: dict) -> None:
+    values = (MONITORING / "helm-values.yaml").read_text()
+    [release] = re.findall(r"helm upgrade --install (\S+)", values)
+    for kind in ("PodMonitor", "PrometheusRule", "Probe"):
+        assert objects[kind, "revolut"]["metadata"]["labels"]["release"] == release
+    wanted = yaml.safe_load(values)
+    # As long as the longest look back, and the name of each Secret as it is made.
+    [days] = re.findall(r"^(\d+)d$", wanted["prometheus"]["prometheusSpec"]["retention"])
+    assert int(days) >= 30
+    made = set(re.findall(r"create secret generic (\S+)", values))
+    alertmanager = wanted["alertmanager"]["alertmanagerSpec"]
+    assert made == {alertmanager["configSecret"], *alertmanager["secrets"]}

@@ -15,11 +15,28 @@ ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "manifests" / "monitoring"
 RUNBOOK = ROOT / "docs" / "runbook.md"
 
-#: What Prometheus and kube-state-metrics have to say, and not the service.
-FOREIGN = {"ALERTS", "up", "kube_deployment_status_replicas_ready"}
+#: What Prometheus, kube-state-metrics and the blackbox exporter have to say, and not the service.
+FOREIGN = {
+    "ALERTS",
+    "up",
+    "kube_deployment_spec_replicas",
+    "kube_deployment_status_condition",
+    "kube_deployment_status_replicas_available",
+    "kube_deployment_status_replicas_ready",
+    "kube_horizontalpodautoscaler_spec_max_replicas",
+    "kube_horizontalpodautoscaler_spec_min_replicas",
+    "kube_horizontalpodautoscaler_status_current_replicas",
+    "kube_horizontalpodautoscaler_status_desired_replicas",
+    "kube_node_labels",
+    "kube_pod_container_resource_requests",
+    "kube_pod_container_status_restarts_total",
+    "kube_pod_info",
+    "probe_ssl_earliest_cert_expiry",
+    "probe_success",
+}
 
 #: What Grafana puts in.
-VARIABLES = {"$namespace": ".*", "$__rate_interval": "1m"}
+VARIABLES = {"$namespace": ".*", "$__rate_interval": "1m", "$max_connections": "840"}
 
 
 @cache
@@ -139,9 +156,9 @@ def anchors(markdown: str) -> dict[str, str]:
     return found
 
 
-def entries() -> dict[str, str]:
-    """What the runbook says of each alert, by its heading under "Alerts"."""
-    _, _, rest = RUNBOOK.read_text().partition("\n## Alerts\n")
-    section = re.split(r"\n## ", rest)[0]
-    parts = re.split(r"\n### ", section)[1:]
+def entries(section: str = "Alerts") -> dict[str, str]:
+    """What the runbook says of each alert, by its heading in a section."""
+    _, _, rest = RUNBOOK.read_text().partition(f"\n## {section}\n")
+    text = re.split(r"\n## ", rest)[0]
+    parts = re.split(r"\n### ", text)[1:]
     return {part.partition("\n")[0].strip(): part.partition("\n")[2] for part in parts}

@@ -8,7 +8,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,16 @@ class Prometheus:
     """It scrapes `ports` of this machine every `interval` seconds, as the job `revolut`.
 
     Each port is a pod of the namespace `test`, as the PodMonitor would have it. `rules` is
-    what a file of rules says.
+    what a file of rules says. `others` are the ports of further jobs.
     """
 
-    def __init__(self, ports: Sequence[int], rules: dict | None = None, interval: int = 1) -> None:
+    def __init__(
+        self,
+        ports: Sequence[int],
+        rules: dict | None = None,
+        interval: int = 1,
+        others: Mapping[str, int] | None = None,
+    ) -> None:
         self.port = free_port()
         self._directory = tempfile.TemporaryDirectory(prefix="hello-prometheus-")
         directory = Path(self._directory.name)
@@ -34,6 +40,9 @@ class Prometheus:
             {"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": "test", "pod": f"pod-{n}"}}
             for n, port in enumerate(ports)
         ]
+        jobs = [{"job_name": "revolut", "static_configs": targets}]
+        for job, port in (others or {}).items():
+            jobs.append({"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]})
         (directory / "rules.yaml").write_text(yaml.safe_dump(rules or {"groups": []}))
         (directory / "prometheus.yaml").write_text(
             yaml.safe_dump(
@@ -44,7 +53,7 @@ class Prometheus:
                         "evaluation_interval": f"{interval}s",
                     },
                     "rule_files": ["rules.yaml"],
-                    "scrape_configs": [{"job_name": "revolut", "static_configs": targets}],
+                    "scrape_configs": jobs,
                 }
             )
         )

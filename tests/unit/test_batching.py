@@ -650,7 +650,7 @@ def test_figures_tell_what_happened(database: Database) -> None:
     batcher: Batcher[Any, Any] = batcher_of([database.lane], kind="counted", max_waiting=3)
 
     def waiting() -> float:
-        metrics.WAITING.refresh()
+        metrics.WAITING.refresh(0)
         return metrics.WAITING.rows["counted",][0]
 
     requests = ask(batcher, "a", "b", "b")

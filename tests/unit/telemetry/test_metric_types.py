@@ -22,9 +22,11 @@ def test_a_series_is_the_same_whenever_it_is_asked_for() -> None:
 def test_counters_that_are_shown_from_the_start_are_zero() -> None:
     Counter("events_total", "Events.", "kind", start=[("x",), ("y",)])
     Counter("seldom_total", "Seldom.", "kind")
+    Histogram("seconds", "Seconds.", "kind", bounds=(1,), start=[("x",)])
     assert metric_types.snapshot() == {
         "events_total": {("x",): [0], ("y",): [0]},
         "seldom_total": {},
+        "seconds": {("x",): [0, 0, 0]},
     }
 
 
@@ -44,6 +46,27 @@ def test_a_gauge_that_is_watched_is_asked_each_time() -> None:
     assert metric_types.snapshot()["waiting"] == {(): [0]}
     waiting.append(1)
     assert metric_types.snapshot()["waiting"] == {(): [1]}
+
+
+def test_a_gauge_is_not_shown_when_nobody_has_set_it_for_a_minute() -> None:
+    lag = Gauge("lag", "Lag.", "replica")
+    Gauge("waiting", "Waiting.").labels().watch(lambda: 3)
+    events = Counter("events_total", "Events.").labels()
+
+    def shown(now: float) -> metric_types.Snapshot:
+        return metric_types.snapshot(lambda: now)
+
+    lag.labels("one").set(5)
+    events.inc()
+    everything = {"lag": {("one",): [5]}, "waiting": {(): [3]}, "events_total": {(): [1]}}
+    assert shown(100) == everything
+    assert shown(159) == everything
+    # What is asked each time, and what only grows, stays.
+    assert shown(161) == everything | {"lag": {}}
+    lag.labels("one").set(5)
+    assert shown(162) == everything
+    assert shown(221) == everything
+    assert shown(223) == everything | {"lag": {}}
 
 
 def test_what_only_grows_goes_on_from_the_past() -> None:

@@ -1,10 +1,12 @@
 """The metrics are what operators' dashboards and alerts rest on: names and labels stay."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import hello.app
 from hello.telemetry import metrics
 
 #: Of a process in which nothing has happened yet. Whoever adds a metric adds it here.
@@ -33,6 +35,42 @@ def test_every_metric_has_the_name_and_the_labels_that_are_known() -> None:
         check=True,
     )
     assert done.stdout == EXPECTED.read_text()
+
+
+_FIRST = """
+import json, sys
+from hello.telemetry import metrics
+
+before = metrics.snapshot()["hello_http_requests_total"]
+for method in ("GET", "HEAD", "PUT"):
+    for status in ("500 Internal Server Error", "503 Service Unavailable"):
+        environ = {"REQUEST_METHOD": method, "hello.route": "/hello/{username}"}
+        metrics.answered(environ, status, 0.1)
+after = metrics.snapshot()["hello_http_requests_total"]
+changed = sorted(labels for labels, row in after.items() if row[0] != 0)
+print(json.dumps([[labels, labels in before, after[labels][0]] for labels in changed]))
+"""
+
+
+def test_the_first_failure_of_a_process_is_a_step_up_from_0() -> None:
+    # Prometheus sees no step in a series that begins at 1.
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == [
+        [["/hello/{username}", method, status], True, 1]
+        for method in ("GET", "HEAD", "PUT")
+        for status in ("500", "503")
+    ]
+
+
+def test_the_route_of_the_objectives_is_one_that_there_is() -> None:
+    source = Path(hello.app.__file__).read_text()
+    assert f'app.add_route("{metrics._USER}", ' in source
 
 
 def test_a_method_that_a_client_invented_is_not_a_label() -> None:

@@ -182,6 +182,11 @@ class Cluster:
         return self._binaries
 
     @property
+    def as_user(self) -> dict[str, Any]:
+        """What makes `subprocess` run a program as the user who runs the server."""
+        return self._as_user
+
+    @property
     def log(self) -> str:
         return (self.directory / "log").read_text()
 

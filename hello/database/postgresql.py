@@ -205,11 +205,11 @@ class PostgreSQLConnection:
         may_know_lineage, *process = rows[0]
         self._process, self._clock_read = ServerProcess(*process), time.monotonic()
         if may_know_lineage:
-            # A standby receives a timeline only if what it has replayed is a part of that timeline's
-            # history. To a role that may not see it, and where nothing is received, the timeline is
-            # that of the last restartpoint: after a failover it is behind for some minutes, in which
-            # the standby is not used. A primary's is that of its log, whose files' names begin with
-            # it; its last checkpoint may be older.
+            # A standby receives a timeline only if what it has replayed is in that timeline's
+            # history. Where nothing is received, and to a role that may not see it, the timeline
+            # is that of the last restartpoint: after a failover it is behind for some minutes, in
+            # which the standby is not used. A primary's is that of its log, whose files' names
+            # begin with it; its last checkpoint may be older.
             sql = """
                 SELECT system_identifier, greatest(timeline_id, min_recovery_end_timeline,
                         (SELECT received_tli FROM pg_stat_wal_receiver)),

@@ -20,25 +20,26 @@ class Gaps(NamedTuple):
 
     #: Without a 204 for a PUT.
     put: float
-    #: Without a 200 for a GET that says nothing of being stale.
+    #: Without a 200, or a 404 for whom nobody has stored, that does not say that it may be stale.
     get: float
-    #: Without a 200 for a GET, be it stale.
+    #: Without any 200 or 404.
     any_get: float
 
     @classmethod
     def of(cls, history: list[Operation], begin: float, end: float) -> "Gaps":
         return cls(
             longest_gap(history, begin, end, lambda o: o.method == "PUT" and o.status == 204),
-            longest_gap(
-                history,
-                *(begin, end),
-                lambda o: o.method == "GET" and o.status == 200 and not o.stale,
-            ),
-            longest_gap(history, begin, end, lambda o: o.method == "GET" and o.status == 200),
+            longest_gap(history, begin, end, lambda o: _found(o) and not o.stale),
+            longest_gap(history, begin, end, _found),
         )
 
     def __str__(self) -> str:
         return (
-            f"{self.put:.1f} s without a 204, {self.get:.1f} s without a 200 that is fresh,"
-            f" {self.any_get:.1f} s without a 200"
+            f"{self.put:.1f} s without a PUT that was acknowledged,"
+            f" {self.get:.1f} s without a GET that was answered as usual,"
+            f" {self.any_get:.1f} s without a GET that was answered"
         )
+
+
+def _found(operation: Operation) -> bool:
+    return operation.method == "GET" and operation.status in (200, 404)

@@ -20,8 +20,8 @@ def test_an_answer_counts_for_its_own_gap_alone() -> None:
         operation("PUT", 3, 503),
         operation("GET", 3, 200, stale=True),
         operation("FORGET", 3, 204),
-        operation("GET", 4, 200),
-        operation("GET", 5, 404),
+        operation("GET", 4, 404),
+        operation("GET", 5, 503),
         operation("PUT", 6, 204),
     ]
     assert Gaps.of(history, 0, 6) == Gaps(5.0, 3.0, 2.0)

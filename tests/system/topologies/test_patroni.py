@@ -12,6 +12,7 @@ import pytest
 from tests.support import patroni as programs
 from tests.support.gaps import Gaps
 from tests.support.patroni import Patroni
+from tests.support.processes import eventually
 from tests.support.promise import violations
 from tests.support.service import Service
 from tests.support.valkey import Valkey
@@ -55,7 +56,7 @@ def test_the_promise_is_kept_whoever_leads(
 ) -> None:
     today = Today()
     settings = patroni.settings(balanced=balanced) | TIMEOUTS
-    settings |= {"CACHE_URI": valkey.uri, "TIMEZONE": today.zone, "WEB_CONCURRENCY": "2"}
+    settings |= {"CACHE_URI": valkey.uri, "TIMEZONE": today.zone}
     gaps: dict[str, Gaps] = {}
     with (
         Service(**settings).wait_until() as one,
@@ -64,8 +65,7 @@ def test_the_promise_is_kept_whoever_leads(
     ):
         workload.recover()
         for fault in faults:
-            leader = patroni.leader
-            assert leader is not None
+            leader = eventually(lambda: patroni.leader, within=60)
             begin = time.monotonic()
             with getattr(patroni, fault)(leader):
                 patroni.another_leads(leader)

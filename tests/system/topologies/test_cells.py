@@ -184,7 +184,7 @@ def test_cells_double_under_load(cells: list[Cell], router: Router, today: Today
     with Workload(
         [router, router], today, writers=6, sharing=2, readers=6, forgetters=0
     ) as workload:
-        workload.recover()
+        workload.recover(100)
         cells += [Cell(today, copied=cell) for cell in cells]
         workload.proceed(300)
         begin = time.monotonic()
@@ -200,7 +200,7 @@ def test_cells_double_under_load(cells: list[Cell], router: Router, today: Today
             router.open(number, new)
         for number in moving:
             router.set(number, after[number])
-        workload.recover(300)
+        workload.recover(100)
         end = time.monotonic()
         stored = {number: cell.stored() for number, cell in enumerate(cells)}
         for number, cell in enumerate(cells):
@@ -209,7 +209,7 @@ def test_cells_double_under_load(cells: list[Cell], router: Router, today: Today
             cell.database.query(
                 "DELETE FROM users WHERE username = ANY(%s)", parameters=(strangers,)
             )
-        workload.recover(300)
+        workload.recover(100)
     found = [cell.stored() for cell in cells]
     for number, users in enumerate(found):
         assert others(after, f"cell-{number}", users) == []

@@ -63,16 +63,16 @@ def test_the_promise_is_kept_whoever_leads(
         Service(**settings).wait_until() as other,
         Workload([one, other], today, writers=2, sharing=1, readers=3, forgetters=0) as workload,
     ):
-        workload.recover()
+        workload.recover(100)
         for fault in faults:
             leader = eventually(lambda: patroni.leader, within=60)
             begin = time.monotonic()
             with getattr(patroni, fault)(leader):
                 patroni.another_leads(leader)
-                workload.recover(300)
+                workload.recover(100)
             # It comes back as a follower, whatever it knew when it was the leader.
             patroni.settle()
-            workload.recover(300)
+            workload.recover(100)
             gaps[fault] = Gaps.of(workload.history, begin, time.monotonic())
     found = violations(workload.history, today.rows(patroni.stored()))
     assert found == []

@@ -58,7 +58,7 @@ def test_the_promise_is_kept_whichever_server_is_the_cache(
             [one, other], today, writers=3, sharing=2, readers=5, forgetters=0, backup=database
         ) as workload,
     ):
-        workload.recover()
+        workload.recover(100)
         eventually(lambda: hits(cache.primary) > 100, within=30)
         for fault in ("failed_over", "killed", "frozen"):
             primary = cache.primary
@@ -69,10 +69,10 @@ def test_the_promise_is_kept_whichever_server_is_the_cache(
                 before = hits(new)
                 eventually(lambda: hits(new) > before + 100, within=60)  # noqa: B023
                 used = time.monotonic() - begin
-                workload.recover(300)
+                workload.recover(100)
             # The old one says that it is a primary, too, until it is told otherwise.
             cache.settle()
-            workload.recover(300)
+            workload.recover(100)
             gaps = Gaps.of(workload.history, begin, time.monotonic())
             told.append(f"{fault}: {gaps}, {used:.1f} s until the new server is used")
     assert violations(workload.history, today.rows(database.stored())) == []

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg2
 
-from tests.support.haproxy import HAPROXY, HAProxy
+from tests.support.haproxy import HAPROXY, HAProxy, documented
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually, free_port, stopped
 from tests.support.programs import find
@@ -42,27 +42,6 @@ MISSING = [
 TTL = 6
 LOOP_WAIT = 1
 RETRY_TIMEOUT = 2
-
-#: As Patroni's manual has it, but for the times.
-BALANCER = """
-defaults
-    mode tcp
-    timeout connect 1s
-    timeout client 30m
-    timeout server 30m
-    timeout check 1s
-    default-server inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
-listen primary
-    bind 127.0.0.1:{primary}
-    option httpchk OPTIONS /primary
-    http-check expect status 200
-{servers}
-listen replica
-    bind 127.0.0.1:{replica}
-    option httpchk OPTIONS /replica
-    http-check expect status 200
-{servers}
-"""
 
 
 class Etcd:
@@ -216,14 +195,16 @@ class Patroni:
         done = migrate(self.uri())
         assert done.returncode == 0, done.stderr
         self.primary_port, self.replica_port = free_port(), free_port()
-        servers = "\n".join(
-            f"    server {m.name} 127.0.0.1:{m.path.port} check port {m.rest_path.port}"
+        servers = "".join(
+            f"    server {m.name} 127.0.0.1:{m.path.port} check port {m.rest_path.port}\n"
             for m in self.members
         )
-        self._haproxy = HAProxy(
-            directory,
-            BALANCER.format(primary=self.primary_port, replica=self.replica_port, servers=servers),
-        )
+        changes = {
+            "bind :5432": f"bind 127.0.0.1:{self.primary_port}",
+            "bind :5433": f"bind 127.0.0.1:{self.replica_port}",
+            r"( {4}server .*\n)+": servers,
+        }
+        self._haproxy = HAProxy(directory, documented("OPTIONS /primary", changes))
 
     @property
     def leader(self) -> Member | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import redis
 
-from tests.support.haproxy import HAProxy
+from tests.support.haproxy import HAProxy, documented
 from tests.support.processes import eventually, free_port, stopped
 from tests.support.valkey import Valkey, program
 
@@ -22,22 +22,6 @@ dir {directory}
 sentinel monitor cache 127.0.0.1 {primary} 2
 sentinel down-after-milliseconds cache {down_after}
 sentinel failover-timeout cache 5000
-"""
-
-BALANCER = """
-defaults
-    mode tcp
-    timeout connect 1s
-    timeout client 1h
-    timeout server 1h
-    timeout check 1s
-listen cache
-    bind 127.0.0.1:{port}
-    option tcp-check
-    tcp-check send "INFO replication\\r\\n"
-    tcp-check expect string role:master
-    default-server check inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
-{servers}
 """
 
 
@@ -58,8 +42,10 @@ class SentinelCache:
         self._processes = [self._start(directory, port) for port in self._ports]
         eventually(self._know_all, within=30)
         self.port = free_port()
-        servers = "\n".join(f"    server {s.port} 127.0.0.1:{s.port}" for s in self.servers)
-        self._haproxy = HAProxy(directory, BALANCER.format(port=self.port, servers=servers))
+        changes = {"bind :6379": f"bind 127.0.0.1:{self.port}"}
+        for name, server in zip(("one", "two"), self.servers, strict=True):
+            changes[f"server {name} .*"] = f"server {name} 127.0.0.1:{server.port}"
+        self._haproxy = HAProxy(directory, documented("listen cache", changes))
         eventually(lambda: self._primaries == [first])
 
     def _start(self, directory: Path, port: int) -> subprocess.Popen:
@@ -132,12 +118,6 @@ class SentinelCache:
     def frozen(self, primary: Valkey) -> Iterator[None]:
         with stopped(primary.process.pid):
             yield
-
-    @contextmanager
-    def failed_over(self, primary: Valkey) -> Iterator[None]:
-        """By an operator."""
-        self._ask(self._ports[0], "SENTINEL FAILOVER")
-        yield
 
     def close(self) -> None:
         self._haproxy.close()

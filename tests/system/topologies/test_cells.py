@@ -3,7 +3,6 @@
 `-rP` shows how long clients went without an answer while the cells doubled.
 """
 
-import re
 import tempfile
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ import pytest
 from scripts import cells as names
 from scripts.cells import SLOTS, others, slot, spread
 from tests.support.gaps import longest_gap
-from tests.support.haproxy import HAPROXY, HAProxy
+from tests.support.haproxy import HAPROXY, HAProxy, documented
 from tests.support.postgres import Cluster
 from tests.support.processes import free_port
 from tests.support.promise import Operation, violations
@@ -26,8 +25,6 @@ from tests.support.valkey import Valkey
 from tests.support.workload import Today, Workload
 
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="needs haproxy")
-
-PAGE = Path(__file__).parents[3] / "docs" / "scaling.md"
 
 #: Seconds.
 REQUEST_TIMEOUT = 2.0
@@ -71,22 +68,19 @@ class Router:
     """HAProxy before the cells; those that are not there yet have no server."""
 
     def __init__(self, directory: Path, cells: list[Cell]) -> None:
-        [configuration] = re.findall("```haproxy\n(.*?)```", PAGE.read_text(), re.DOTALL)
         self.port = free_port()
         self.settings: dict[str, str] = {}
         self._map = directory / "cells.map"
         self.slots = spread(len(cells))
         self._map.write_text("".join(f"{n} {cell}\n" for n, cell in self.slots.items()))
         (directory / "username.lua").write_text(names.lua())
-        for old, new in {
+        changes = {
             "/etc/haproxy/": f"{directory}/",
             "/run/haproxy/": f"{directory}/run-",
-            "bind :80\n": f"bind 127.0.0.1:{self.port}\n",
-        }.items():
-            assert old in configuration
-            configuration = configuration.replace(old, new)
-        configuration, number = re.subn(r"cell-\d\.internal:80", "127.0.0.1:1", configuration)
-        assert number == 4
+            "bind :80": f"bind 127.0.0.1:{self.port}",
+            r"cell-\d\.internal:80": "127.0.0.1:1",
+        }
+        configuration = documented("lua-load", changes)
         self._haproxy = HAProxy(directory, configuration)
         for number, cell in enumerate(cells):
             self.open(number, cell)

@@ -180,6 +180,9 @@ def test_cells_double_under_load(cells: list[Cell], router: Router, today: Today
     ) as workload:
         workload.recover(100)
         cells += [Cell(today, copied=cell) for cell in cells]
+        for cell in cells:
+            # It runs, and is ready once its database takes writes.
+            cell.service.wait_until("/health/live")
         workload.proceed(300)
         begin = time.monotonic()
         for number in moving:

@@ -65,6 +65,8 @@ class Assumptions:
     replicas_max: int = 5
     read_lanes: int = 2
     round_trip_us: float = 500  # to the database and back, between zones
+    commit_us: float = 2_000  # that a commit waits for a standby in another zone, and its disk
+    pod_target: float = 0.7  # of what a pod asks for, at which the HPA adds another
 
     request_bytes: float = 700  # with the answer, heads and all
 
@@ -155,7 +157,7 @@ def _cell(a: Assumptions, cells: int) -> Plan:
     write_batch, _ = simulate_lanes(
         max(1.0, writes / pods),
         1,
-        a.round_trip_us,
+        a.round_trip_us + a.commit_us,
         a.statement_put_us * a.margin,
         a.row_put_us * a.margin,
     )
@@ -299,6 +301,64 @@ def lanes_table(a: Assumptions) -> list[str]:
     return lines
 
 
+def commits_table(a: Assumptions) -> list[str]:
+    """What a commit that waits for a standby makes of one pod's write lane."""
+    commits = (0, 1_000, 2_000, 5_000, 10_000)
+    lines = [
+        "| "
+        + " | ".join(
+            ["PUTs a second, one pod", *(f"a commit waits {us // 1000} ms" for us in commits)]
+        )
+        + " |",
+        "| ---: " * (len(commits) + 1) + "|",
+    ]
+    for rate in (10, 100, 1_000, 5_000):
+        cells = [_number(rate)]
+        for us in commits:
+            batch, wait = simulate_lanes(
+                *(rate, 1, a.round_trip_us + us, a.statement_put_us, a.row_put_us)
+            )
+            cells.append(f"{batch:.1f}, {wait / 1000:.1f} ms")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def pods_table(a: Assumptions) -> list[str]:
+    """What pods of each size make of a load, at the HPA's target and one more than needed."""
+    lines = [
+        "| requests a second | a pod asks for | pods of a cell | all pods | GETs for each statement"
+        " | cores of PostgreSQL for GETs | connections, primary of a cell |",
+        "| ---: " * 7 + "|",
+    ]
+    for requests in (1e4, 1e5, 1e6):
+        load = replace(a, requests=requests, users=1e3 * requests)
+        cells = plan(load).cells
+        writes = requests * a.write_share
+        gets = requests - writes
+        work = (gets * a.service_get_us + writes * a.service_put_us) * a.margin / 1e6
+        for size in (0.25, 0.5, 1.0):
+            pods = ceil(work / cells / (size * a.pod_target)) + 1
+            batch, _ = simulate_lanes(
+                gets / cells / pods,
+                a.read_lanes,
+                a.round_trip_us,
+                a.statement_get_us * a.margin,
+                a.row_get_us * a.margin,
+            )
+            reading = gets * (a.row_get_us + a.statement_get_us / batch) * a.margin / 1e6
+            row = [
+                _number(requests),
+                f"{1000 * size:.0f} m",
+                _number(pods),
+                _number(pods * cells),
+                f"{batch:.1f}",
+                f"{reading:.1f}",
+                _number(pods * (a.read_lanes + 1)),
+            ]
+            lines.append("| " + " | ".join(row) + " |")
+    return lines
+
+
 def tables(a: Assumptions) -> dict[str, list[str]]:
     """The tables of docs/scaling.md, by the name of their place there."""
     loads = [
@@ -309,6 +369,8 @@ def tables(a: Assumptions) -> dict[str, list[str]]:
     ]
     return {
         "lanes": lanes_table(a),
+        "commits": commits_table(a),
+        "pods": pods_table(a),
         "growth": _table("users, requests", loads),
         "margin": _table(
             "everything costs", [(f"{m} ×", replace(a, margin=m)) for m in (1, 2, 4, 8)]

@@ -213,6 +213,11 @@ class Position(NamedTuple):
     lineage: Lineage | None
     lsn: int
 
+    def is_of_system(self, other: "Position") -> bool:
+        """Whether both are of one system, as far as that is known."""
+        mine, theirs = self.lineage, other.lineage
+        return mine is not None and theirs is not None and mine.system == theirs.system
+
 
 class Newest:
     """The newest lineage that any connection to one primary has shown.
@@ -265,11 +270,14 @@ class PostgreSQLConnection:
         may_know_lineage, *process = rows[0]
         self._process, self._clock_read = ServerProcess(*process), time.monotonic()
         if may_know_lineage:
-            # On a standby the timeline is that of its last restartpoint: it may be behind
-            # after a failover, and then the standby is not used for a while. A primary's is that
-            # of its log, whose files' names begin with it; its last checkpoint may be older.
+            # A standby receives a timeline only if what it has replayed is in that timeline's
+            # history. Where nothing is received, and to a role that may not see it, the timeline
+            # is that of the last restartpoint: after a failover it is behind for some minutes, in
+            # which the standby is not used. A primary's is that of its log, whose files' names
+            # begin with it; its last checkpoint may be older.
             sql = """
-                SELECT system_identifier, greatest(timeline_id, min_recovery_end_timeline),
+                SELECT system_identifier, greatest(timeline_id, min_recovery_end_timeline,
+                        (SELECT received_tli FROM pg_stat_wal_receiver)),
                     CASE WHEN NOT pg_is_in_recovery()
                         THEN pg_walfile_name(pg_current_wal_flush_lsn()) END
                 FROM pg_control_system(), pg_control_checkpoint(), pg_control_recovery()

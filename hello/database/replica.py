@@ -28,7 +28,7 @@ CATCH_UP = 0.005
 CATCH_UP_INTERVAL = 0.0005
 #: Seconds for which a replica that did not catch up is left alone.
 LAG_COOLDOWN = 0.25
-#: Seconds for which a replica that follows another primary is left alone.
+#: Seconds for which a replica of another primary is left alone.
 FOREIGN_COOLDOWN = 10.0
 #: Seconds for which the primary, or a replica, may be silent while another server may answer.
 SILENCE = 0.5
@@ -196,10 +196,14 @@ class FencedReads:
             if replayed.lineage != fence.lineage:
                 # Positions in two logs cannot be compared. The lineage is read when a connection is
                 # opened, so a new connection may show that the replica has changed.
-                log.error("%s does not follow this primary; it is not used", replica.name)
                 metrics.FENCE_FOREIGN.inc()
                 replica.session.close()
-                replica.breaker.failed(FOREIGN_COOLDOWN)
+                if replayed.is_of_system(fence):
+                    # After a failover, every replica is like this for a moment.
+                    replica.breaker.failed()
+                else:
+                    log.error("%s does not follow this primary; it is not used", replica.name)
+                    replica.breaker.failed(FOREIGN_COOLDOWN)
                 return None
             metrics.LAG.labels(replica.name).set(max(0, fence.lsn - replayed.lsn))
             if replayed.lsn >= fence.lsn:

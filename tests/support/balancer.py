@@ -2,9 +2,6 @@
 
 import asyncio
 import itertools
-import shutil
-import socket
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Coroutine
@@ -12,17 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from tests.support.haproxy import HAProxy
 from tests.support.processes import eventually, free_port
 from tests.support.service import Client, Service
 
 T = TypeVar("T")
 
-#: Debian has it where only root's PATH leads.
-HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-
 CONFIGURATION = """
-global
-    stats socket {directory}/admin level admin
 defaults
     mode http
     timeout connect 2s
@@ -53,42 +46,25 @@ class Balancer(Protocol):
     def close(self) -> None: ...
 
 
-class HAProxy:
-    """Speaks HTTP: requests of one client are spread over the servers `one` and `two`."""
+class HTTPBalancer:
+    """HAProxy speaking HTTP: requests of one client are spread over the servers `one` and `two`."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
-        self._socket = directory / "admin"
-        configuration = directory / "haproxy.cfg"
-        configuration.write_text(CONFIGURATION.format(directory=directory, port=self.port))
-        assert HAPROXY
-        self._process = subprocess.Popen(
-            [HAPROXY, "-db", "-f", configuration],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        eventually(self._socket.exists)
+        self._haproxy = HAProxy(directory, CONFIGURATION.format(port=self.port))
 
     def client(self) -> Client:
         return Client(self.port)
 
     def add(self, name: str, service: Service) -> None:
-        self._tell(f"set server hello/{name} addr 127.0.0.1 port {service.port}")
-        self._tell(f"set server hello/{name} state ready")
+        self._haproxy.tell(f"set server hello/{name} addr 127.0.0.1 port {service.port}")
+        self._haproxy.tell(f"set server hello/{name} state ready")
 
     def drop(self, name: str) -> None:
-        self._tell(f"set server hello/{name} state drain")
-
-    def _tell(self, command: str) -> str:
-        with socket.socket(socket.AF_UNIX) as admin:
-            admin.connect(str(self._socket))
-            admin.sendall(f"{command}\n".encode())
-            return b"".join(iter(lambda: admin.recv(65536), b"")).decode().strip()
+        self._haproxy.tell(f"set server hello/{name} state drain")
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
+        self._haproxy.close()
 
 
 class KubeProxy:

@@ -120,6 +120,12 @@ class Cluster:
         """Make a standby the primary."""
         self._run("pg_ctl", "-D", str(self.data), "-w", "promote")
 
+    def follow(self, primary: "Cluster") -> None:
+        """Make a standby that runs follow another primary."""
+        address = f"host=127.0.0.1 port={primary.port} user=postgres"
+        self.query(f"ALTER SYSTEM SET primary_conninfo = '{address}'")
+        self.query("SELECT pg_reload_conf()")
+
     def configure(self, text: str) -> None:
         """Append to postgresql.conf; takes effect at the next start."""
         with (self.data / "postgresql.conf").open("a") as file:
@@ -180,6 +186,11 @@ class Cluster:
     def programs(self) -> Path:
         """Where psql is."""
         return self._binaries
+
+    @property
+    def as_user(self) -> dict[str, Any]:
+        """What makes `subprocess` run a program as the user who runs the server."""
+        return self._as_user
 
     @property
     def log(self) -> str:

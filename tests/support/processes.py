@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import socket
 import time
@@ -38,10 +39,11 @@ def eventually(condition: Callable[[], T | None], within: float = 10.0, message:
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """Stop a process, and let it go on."""
+    """Stop a process, and let it go on. One that has ended and was not reaped counts as stopped."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        eventually(lambda: "\nState:\tT" in Path(f"/proc/{pid}/status").read_text())
+        status = Path(f"/proc/{pid}/status")
+        eventually(lambda: re.search(r"^State:\t[TZ]", status.read_text(), re.MULTILINE))
         yield
     finally:
         os.kill(pid, signal.SIGCONT)

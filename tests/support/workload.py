@@ -17,10 +17,19 @@ import psycopg2
 from hello.birthdays import days_until_birthday
 from tests.support.processes import eventually
 from tests.support.promise import Operation, Row
-from tests.support.service import Answer, Client, Request, Service, forget, get, put
+from tests.support.service import Answer, Client, Request, Served, forget, get, put
 
 #: Erases a user, with the settings of a service; see `tests.support.service.forget`.
 Forget = Callable[..., subprocess.CompletedProcess]
+
+
+class Asked(Served, Protocol):
+    """Whom clients ask: a service, or what stands before some."""
+
+    #: With these somebody is erased there.
+    settings: dict[str, str]
+
+    def client(self, timeout: float = 15.0) -> Client: ...
 
 
 class Backup(Protocol):
@@ -133,7 +142,7 @@ class Workload:
 
     def __init__(
         self,
-        services: Sequence[Service],
+        services: Sequence[Asked],
         today: Today,
         *,
         writers: int = 5,
@@ -285,7 +294,7 @@ class _Caller:
     """One client."""
 
     def __init__(
-        self, name: str, services: Sequence[Service], record: Callable[[Operation], None]
+        self, name: str, services: Sequence[Asked], record: Callable[[Operation], None]
     ) -> None:
         self.services = len(services)
         self._name = name

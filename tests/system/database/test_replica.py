@@ -290,6 +290,31 @@ def test_a_replica_that_a_failover_left_behind_is_not_used() -> None:
                 assert shows(client, "alice", NEW)
 
 
+def test_a_replica_that_follows_a_failover_serves_at_once() -> None:
+    # No checkpoint has told it yet on which timeline it is.
+    with Stack(replicas=2) as own:
+        promoted, follower = own.replicas
+        hosts = f"127.0.0.1:{own.primary.port},127.0.0.1:{promoted.port}"
+        uri = own.primary.uri(DATABASE).replace(f"127.0.0.1:{own.primary.port}", hosts)
+        settings = {"DB_URI": uri, "DB_READ_URI": follower.uri(DATABASE)}
+        with own.service(**settings) as service, service.client() as client:
+            assert client.put("alice", OLD).status == 204
+            eventually(lambda: not reads(client, own.primary))
+            own.catch_up(promoted)
+            own.primary.kill()
+            promoted.promote()
+            follower.follow(promoted)
+            eventually(lambda: client.put("alice", NEW).status == 204)
+            follower.catch_up(promoted)
+            eventually(lambda: not reads(client, promoted), within=5)
+            assert shows(client, "alice", NEW)
+            # And stands in for the new primary.
+            promoted.kill()
+            answer = client.get("alice")
+            assert (answer.status, answer.headers["Warning"]) == (200, WARNING)
+            assert says(answer, NEW)
+
+
 def test_a_read_uri_that_names_the_primary(stack: Stack) -> None:
     uri = stack.primary.uri(DATABASE)
     with stack.service(DB_READ_URI=uri, CACHE_URI="") as service, service.client() as client:

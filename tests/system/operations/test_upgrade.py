@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hello.database import schema
-from tests.support.balancer import HAPROXY, Balancer, HAProxy, KubeProxy
+from tests.support.balancer import Balancer, HTTPBalancer, KubeProxy
+from tests.support.haproxy import HAPROXY
 from tests.support.postgres import Cluster
 from tests.support.processes import eventually
 from tests.support.service import SERVE, Client, Service, day, load, migrate
@@ -94,7 +95,7 @@ class Visitor:
 def balancer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Balancer]:
     if request.param == "HAProxy" and HAPROXY is None:
         pytest.skip("needs HAProxy")
-    balancer = HAProxy(tmp_path) if request.param == "HAProxy" else KubeProxy()
+    balancer = HTTPBalancer(tmp_path) if request.param == "HAProxy" else KubeProxy()
     yield balancer
     balancer.close()
 

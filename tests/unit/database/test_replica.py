@@ -12,13 +12,13 @@ import pytest
 from hello.breaker import Breaker
 from hello.database import replica as module
 from hello.database.models import NO_SUCH_USER, Record
-from hello.database.postgresql import Position
+from hello.database.postgresql import Lineage, Position
 from hello.database.replica import FencedReads, Primary, Replica
 from hello.errors import ConnectionBroken, DatabaseUnavailable, Rejected, SchemaOutdated
 from hello.telemetry import metrics
 from tests.support.processes import eventually
 
-LINEAGE = (7, 1)
+LINEAGE = Lineage(7, 1)
 OLD, NEW = Record(date(1990, 5, 17), 1), Record(date(1991, 6, 18), 2)
 
 
@@ -30,7 +30,7 @@ class FakeConnection:
         self._name = name
         self.rows = rows
         self.lsn = lsn
-        self.lineage: tuple[int, int] | None = LINEAGE
+        self.lineage: Lineage | None = LINEAGE
         self.fail: Exception | None = None
         #: What happens just before it answers.
         self.before: Callable[[], None] = lambda: None
@@ -259,9 +259,9 @@ def test_the_breaker_is_shared_between_lanes(databases: Databases) -> None:
     assert not databases.breaker.is_open
 
 
-@pytest.mark.parametrize("lineage", [(8, 1), (7, 2), None])
+@pytest.mark.parametrize("lineage", [Lineage(8, 1), None])
 def test_a_replica_of_another_primary_is_not_believed(
-    databases: Databases, caplog: pytest.LogCaptureFixture, lineage: tuple[int, int] | None
+    databases: Databases, caplog: pytest.LogCaptureFixture, lineage: Lineage | None
 ) -> None:
     databases.one.lineage = lineage
     databases.one.rows, databases.one.lsn = {"alice": OLD}, 10**12
@@ -271,6 +271,21 @@ def test_a_replica_of_another_primary_is_not_believed(
     databases.clock.now += 9.9
     assert databases.asked() == ["primary: flushed", "two: find_replayed"]
     assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("timeline", [0, 2])
+def test_a_replica_of_another_timeline_is_asked_again_soon(
+    databases: Databases, caplog: pytest.LogCaptureFixture, timeline: int
+) -> None:
+    databases.one.lineage = Lineage(7, timeline)
+    databases.one.rows, databases.one.lsn = {"alice": OLD}, 10**12
+    assert databases.read() == {"alice": NEW}
+    assert databases.said == [*FRESH, "primary: find"]
+    assert databases.asked() == ["primary: flushed", "two: find_replayed"]
+    assert caplog.messages == []
+    databases.one.lineage = LINEAGE
+    databases.clock.now += 1
+    assert databases.asked() == FRESH
 
 
 def test_roles_that_may_not_read_the_system_identifier_are_served(databases: Databases) -> None:

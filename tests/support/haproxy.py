@@ -1,0 +1,60 @@
+"""HAProxy, with any configuration, or one that a document has."""
+
+import re
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support.processes import eventually
+from tests.support.programs import find
+
+HAPROXY = find("haproxy")
+
+_PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
+
+
+def documented(word: str, changes: Mapping[str, str]) -> str:
+    """The configuration in docs/scaling.md that has a word, with some texts in it replaced.
+
+    The texts are regular expressions, and each must be there.
+    """
+    blocks = re.findall("```haproxy\n(.*?)```", _PAGE.read_text(), re.DOTALL)
+    [text] = [block for block in blocks if word in block]
+    for old, new in changes.items():
+        text, number = re.subn(old, new, text)
+        assert number, f"{_PAGE}: no {old}"
+    return text
+
+
+class HAProxy:
+    """A running HAProxy; `configuration` follows a `global` section that has its admin socket."""
+
+    def __init__(self, directory: Path, configuration: str) -> None:
+        self._socket = directory / "admin"
+        file = directory / "haproxy.cfg"
+        file.write_text(f"global\n    stats socket {self._socket} level admin\n{configuration}")
+        assert HAPROXY
+        self._process = subprocess.Popen(
+            [HAPROXY, "-db", "-f", file],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        eventually(self._socket.exists)
+
+    def tell(self, command: str) -> str:
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(str(self._socket))
+            admin.sendall(f"{command}\n".encode())
+            return b"".join(iter(lambda: admin.recv(65536), b"")).decode().strip()
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+    def __enter__(self) -> "HAProxy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -101,13 +101,21 @@ POOLER_SHARES_SESSIONS = (
 )
 
 
+#: How often a pooler is tried: while others use it, once may not show what it does.
+_TRIALS = 8
+
+
 def shares_sessions(ask: Callable[[], int], ask_another: Callable[[], int]) -> bool:
-    """Whether a pooler has been seen to share the sessions of the server among its connections.
+    """Whether a pooler is seen to share the sessions of the server among its connections.
 
     Both ask for the process of the server (SELECT_PROCESS), each on one connection that stays open,
     outside a transaction. A connection that has a session of its own always sees the same process,
-    which no other sees. One that has none may see so too while others use the pooler: what is
-    prepared is missed then, later on.
+    which no other connection sees.
     """
-    process = ask()
-    return ask_another() == process or ask() != process
+    own, others = {ask()}, {ask_another()}
+    for _ in range(_TRIALS):
+        if len(own) > 1 or own & others:
+            return True
+        others.add(ask_another())
+        own.add(ask())
+    return False

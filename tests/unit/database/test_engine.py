@@ -1,7 +1,7 @@
 """Which engine it is, and what is sent to it."""
 
 import re
-from collections.abc import Iterator
+from itertools import chain, repeat
 
 import pytest
 
@@ -39,24 +39,23 @@ def test_an_engine_is_known_by_its_answer(
     assert ENGINES[engine.name] is engine
 
 
-def _process(numbers: list[int]) -> "Iterator[int]":
-    yield from numbers
-
-
 @pytest.mark.parametrize(
     ("one", "another", "shared"),
     [
-        ([1, 1], [2], False),
-        # The other got the process that was free, or this one got another.
-        ([1, 1], [1], True),
+        ([1], [2], False),
+        # The other got the process that was free, or this one got another, at once or later.
+        ([1], [1], True),
+        ([1], [2, 1], True),
         ([1, 2], [3], True),
-        ([1, 3], [2], True),
+        ([1, 1, 1, 1, 2], [3], True),
+        # Others use the pooler: it is the other connection alone that sees it.
+        ([1], [2, 3, 4, 5, 1], True),
     ],
 )
 def test_a_pooler_that_shares_sessions_is_found(
     one: list[int], another: list[int], shared: bool
 ) -> None:
-    ones, others = _process(one), _process(another)
+    ones, others = (chain(numbers, repeat(numbers[-1])) for numbers in (one, another))
     assert shares_sessions(lambda: next(ones), lambda: next(others)) is shared
 
 

@@ -12,7 +12,7 @@ from psycopg2 import OperationalError, errors
 from hello.database import postgresql as module
 from hello.database.engine import CITUS, Engine
 from hello.database.postgresql import Newest, PostgreSQL, PostgreSQLConnection
-from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown
+from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Unfit
 
 BORN = date(1990, 5, 17)
 
@@ -52,11 +52,13 @@ def notes() -> Notes:
     return Notes()
 
 
-def connect(notes: Notes, engine: Engine | None = None) -> PostgreSQLConnection:
+def connect(
+    notes: Notes, engine: Engine | None = None, process: int = PROCESS
+) -> PostgreSQLConnection:
     """A connection to a server whose clock says what ours does."""
     connection: Any = PostgreSQLConnection(notes, 2.0, Newest(), engine)  # type: ignore[arg-type]
     clock = datetime.fromtimestamp(time.time(), UTC)
-    notes.answer = [(False, PROCESS, clock, clock, *ENGINE)]
+    notes.answer = [(False, process, clock, clock, *ENGINE)]
     connection.configure(time.monotonic() + 5)
     notes.sent.clear()
     notes.answer = []
@@ -117,6 +119,23 @@ def test_a_statement_that_looks_at_the_clock_once_may_wait_for_rows_after_that(
         connection.save({"alice": BORN}, before + 5)
     # It may come at the end of its time, and may take as long as any statement then.
     assert raised.value.until - before == pytest.approx(2 * 0.9 * 2.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "error", [errors.DuplicatePreparedStatement, errors.InvalidSqlStatementName]
+)
+def test_a_pooler_that_is_not_caught_at_once_is_caught_by_what_is_prepared(
+    notes: Notes, error: type[Exception]
+) -> None:
+    connection = connect(notes)
+    notes.answer = error()
+    with pytest.raises(ConnectionBroken):
+        connection.find(["alice"], time.monotonic() + 5)
+    # A pooler has numbers of its own for its processes.
+    connection = connect(notes, process=PROCESS + 1)
+    notes.answer = error()
+    with pytest.raises(Unfit, match="session"):
+        connection.find(["alice"], time.monotonic() + 5)
 
 
 @pytest.mark.parametrize(

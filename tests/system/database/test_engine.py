@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from hello.database import schema
-from hello.database.engine import CITUS, ENGINES
+from hello.database.engine import CITUS, COCKROACHDB
 from tests.support import engine
 from tests.support.engine import query
 from tests.support.postgres import Cluster
@@ -69,7 +69,11 @@ class Place(NamedTuple):
         return {name: (born, version) for name, born, version in rows}
 
 
-@pytest.fixture(scope="module", params=["auto"] if engine.URI else ["auto", *ENGINES])
+#: On PostgreSQL, its own form and those that differ most from it.
+FORMS = ["auto"] if engine.URI else ["auto", CITUS.name, COCKROACHDB.name]
+
+
+@pytest.fixture(scope="module", params=FORMS)
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     settings: dict[str, Any] = {"DB_ENGINE": request.param}
     with ExitStack() as stack:
@@ -80,7 +84,6 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
             if request.param == CITUS.name:
                 cluster.query(STAND_INS)
         uri = engine.URI or cluster.uri()  # type: ignore[union-attr]
-        assert migrate(uri, "--check", **settings).returncode == 1
         with ThreadPoolExecutor(3) as pool:
             started = [pool.submit(lambda: migrate(uri, **settings)) for _ in range(3)]
         said = [(done.returncode, done.stdout) for done in (each.result() for each in started)]
@@ -91,7 +94,6 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         yield Place(uri, settings, cluster)
         reverted = migrate(uri, "--down", schema.NAMES[0], "--yes", **settings)
         assert reverted.returncode == 0, reverted.stderr
-        assert migrate(uri, "--check", **settings).returncode == 1
 
 
 @pytest.fixture
@@ -155,12 +157,11 @@ def test_the_promise(empty: Place) -> None:
     with (
         empty.service(TIMEZONE=today.zone).wait_until() as one,
         empty.service(TIMEZONE=today.zone).wait_until() as other,
-        Workload([one, other], today) as workload,
+        Workload([one, other], today, forgetters=0) as workload,
     ):
         workload.proceed(OPERATIONS)
     assert violations(workload.history, today.rows(empty.stored())) == []
     seen = Counter((operation.method, operation.status) for operation in workload.history)
-    assert {status for _, status in seen} <= {200, 204, 404}
     assert min(seen["GET", 200], seen["PUT", 204]) > OPERATIONS / 10
 
 

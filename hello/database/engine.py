@@ -21,6 +21,9 @@ class Engine:
     #: Whether an upsert may look at the clock and at other rows for each row that it changes. Where
     #: not, it does so once, at its beginning: see `hello.database.statements`.
     looks_at_each_row: bool = True
+    #: Whether any connection can see, and end, the process of another: where not, the service waits
+    #: until a statement that may still arrive is too late.
+    ends_processes: bool = True
     #: Whether its log has a lineage, by which an old primary is known from a new one.
     has_lineage: bool = True
     #: Whether a fence can be asked for: positions of its log say how far a replica is.
@@ -52,6 +55,7 @@ CITUS = Engine(
 
 YUGABYTEDB = Engine(
     name="yugabytedb",
+    ends_processes=False,
     has_lineage=False,
     has_fence=False,
     has_advisory_locks=False,
@@ -62,6 +66,7 @@ YUGABYTEDB = Engine(
 COCKROACHDB = Engine(
     name="cockroachdb",
     looks_at_each_row=False,
+    ends_processes=False,
     has_lineage=False,
     has_fence=False,
     has_advisory_locks=False,

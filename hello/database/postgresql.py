@@ -57,7 +57,7 @@ def _settings(statement_timeout: float, *, names_process: bool = True) -> str:
     """
     process = "pg_backend_pid(), pg_postmaster_start_time(), clock_timestamp()"
     if not names_process:
-        process = "0, clock_timestamp(), clock_timestamp()"
+        process = f"{NO_PROCESS}, clock_timestamp(), clock_timestamp()"
     wanted = {
         "statement_timeout": f"'{max(1, int(statement_timeout * SERVER_SHARE * 1000))}'",
         # An acknowledged write is a durable one. Only 'remote_apply' waits for more.
@@ -135,6 +135,10 @@ def _wait(connection: Any) -> None:
         # still.
         with suppress(_TimedOut):
             wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
+
+
+#: The number of a process that cannot be told from others.
+NO_PROCESS = 0
 
 
 class ServerProcess(NamedTuple):
@@ -235,7 +239,7 @@ class PostgreSQLConnection:
         try:
             rows = self._need(_settings(self._statement_timeout), deadline)
         except Unfit:
-            # Its process may have no name; a statement that may still arrive is waited for then.
+            # It may not tell its process.
             settings = _settings(self._statement_timeout, names_process=False)
             rows = self._need(settings, deadline)
         # The server read its clock a little earlier: times reckoned from it are too early, never
@@ -243,8 +247,10 @@ class PostgreSQLConnection:
         may_know_lineage, pid, started, clock, *answer = rows[0]
         self._process, self._clock_read = ServerProcess(pid, started, clock), time.monotonic()
         self.engine = self._known or engine.identify(*answer)
+        if not self.engine.ends_processes:
+            self._process = self._process._replace(pid=NO_PROCESS)
         # A pooler answers for its servers, with a number of its own.
-        self.is_pooled = pid != 0 and pid != self._connection.get_backend_pid()
+        self.is_pooled = pid not in (NO_PROCESS, self._connection.get_backend_pid())
         if may_know_lineage and self.engine.has_lineage:
             # On a standby the timeline is that of its last restartpoint: it may be behind
             # after a failover, and then the standby is not used for a while. A primary's is that
@@ -348,9 +354,12 @@ class PostgreSQLConnection:
     def end(self, process: ServerProcess, deadline: float) -> bool:
         """End the process of a connection that broke; return whether it is gone.
 
-        If it is gone, its statement is over. A server that took over from the process's own has no
-        such process, and the old primary is taken to be fenced.
+        If it is gone, its statement is over; one that nobody can name may be there still. A server
+        that took over from the process's own has no such process, and the old primary is taken to
+        be fenced.
         """
+        if process.pid == NO_PROCESS:
+            return False
         return not self.execute(_END_PROCESS, process._asdict(), deadline)
 
     def close(self) -> None:

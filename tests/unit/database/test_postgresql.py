@@ -10,7 +10,7 @@ import pytest
 from psycopg2 import OperationalError, errors
 
 from hello.database import postgresql as module
-from hello.database.engine import CITUS, Engine
+from hello.database.engine import CITUS, COCKROACHDB, Engine
 from hello.database.postgresql import Newest, PostgreSQL, PostgreSQLConnection
 from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Unfit
 
@@ -107,6 +107,15 @@ def test_a_session_that_broke_without_a_word_may_still_bring_its_statement(
         connection.save({"alice": BORN}, before + 5)
     # As long as the server is told that it may save.
     assert caught.value.until - before == pytest.approx(1.8, abs=0.1)
+
+
+def test_a_process_that_cannot_be_found_is_never_known_to_be_gone(notes: Notes) -> None:
+    connection = connect(notes, COCKROACHDB)
+    notes.answer = OperationalError("server closed the connection unexpectedly")
+    with pytest.raises(OutcomeUnknown) as raised:
+        connection.save({"alice": BORN}, time.monotonic() + 5)
+    notes.answer = []
+    assert not raised.value.is_over(connection, time.monotonic() + 5)
 
 
 def test_a_statement_that_looks_at_the_clock_once_may_wait_for_rows_after_that(

@@ -15,9 +15,9 @@ class Engine:
 
     #: As the setting `DB_ENGINE` has it.
     name: str
-    #: Plans that are made once: one that a connection keeps is the cheapest. Citus can make none
-    #: before it knows the names, since they say which shards are asked.
-    plan_cache_mode: str = "force_generic_plan"
+    #: Whether a plan is made once and kept, which is the cheapest. Citus can make none before it
+    #: knows the names, since they say which shards are asked.
+    keeps_plans: bool = True
     #: Whether an upsert may look at the clock and at other rows for each row that it changes. Where
     #: not, it does so once, at its beginning: see `hello.database.statements`.
     looks_at_each_row: bool = True
@@ -47,7 +47,7 @@ AURORA = Engine(name="aurora", has_lineage=False, has_fence=False)
 #: The log of the coordinator says nothing of the rows, which are on other nodes.
 CITUS = Engine(
     name="citus",
-    plan_cache_mode="force_custom_plan",
+    keeps_plans=False,
     looks_at_each_row=False,
     has_fence=False,
     spreads_tables=True,
@@ -77,10 +77,11 @@ COCKROACHDB = Engine(
 
 ENGINES = {engine.name: engine for engine in (POSTGRESQL, AURORA, CITUS, YUGABYTEDB, COCKROACHDB)}
 
-#: Columns of a SELECT that every engine answers; `identify` takes them.
+#: Columns of a SELECT that every engine answers; `identify` takes them. A look into the table of
+#: extensions would cost more.
 QUESTION = """
     version(),
-    EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'citus'),
+    to_regprocedure('citus_version()') IS NOT NULL,
     to_regprocedure('aurora_version()') IS NOT NULL
 """
 

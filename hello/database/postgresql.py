@@ -47,55 +47,74 @@ _FIND_REPLAYED = f"""
 """
 
 
-def _settings(statement_timeout: float, *, names_process: bool = True) -> str:
+#: The number of a process that cannot be told from others.
+NO_PROCESS = 0
+
+#: What every session sets, and the SQL of the value. Each setting that an answer rests on is set,
+#: even to its default: one that the connection has not set changes under it when the server reads
+#: its configuration again.
+_SETTINGS = {
+    # An acknowledged write is a durable one. Only 'remote_apply' waits for more.
+    "synchronous_commit": """CASE current_setting('synchronous_commit', true)
+        WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END""",
+    # The server must send its warnings about a commit: see _commit.
+    "client_min_messages": "'warning'",
+    # The driver reads dates in this style.
+    "datestyle": "'ISO'",
+    # Every statement looks rows up by the primary key. Without statistics, on a new
+    # table, the planner would scan it, and keep that plan until the next ANALYZE.
+    "plan_cache_mode": "'force_generic_plan'",
+    "enable_seqscan": "'off'",
+    # Each statement has its own snapshot: see find_replayed.
+    "default_transaction_isolation": "'read committed'",
+}
+
+
+def _settings(statement_timeout: float) -> str:
     """The SQL that every new connection runs first, in one message.
 
-    Each setting that an answer rests on is set here, even to its default: a setting that the
-    connection has not set changes under it when the server reads its configuration again. What the
-    engine does not have is left out. `statement_timeout` is in seconds. Where `names_process` is
-    false, nothing is asked about the server's process.
+    It sets _SETTINGS and `statement_timeout`, which is in seconds, and asks which server and which
+    engine this is. SET is the cheapest where the value is no expression.
     """
-    process = "pg_backend_pid(), pg_postmaster_start_time(), clock_timestamp()"
-    if not names_process:
-        process = f"{NO_PROCESS}, clock_timestamp(), clock_timestamp()"
-    wanted = {
-        "statement_timeout": f"'{max(1, int(statement_timeout * SERVER_SHARE * 1000))}'",
-        # An acknowledged write is a durable one. Only 'remote_apply' waits for more.
-        "synchronous_commit": """CASE current_setting('synchronous_commit', true)
-            WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END""",
-        # The server must send its warnings about a commit: see _commit.
-        "client_min_messages": "'warning'",
-        # The driver reads dates in this style.
-        "datestyle": "'ISO'",
-        # Every statement looks rows up by the primary key. Without statistics, on a new
-        # table, the planner would scan it, and keep that plan until the next ANALYZE.
-        "enable_seqscan": "'off'",
-        # Each statement has its own snapshot: see find_replayed.
-        "default_transaction_isolation": "'read committed'",
-    }
+    wanted = _SETTINGS | {"statement_timeout": _milliseconds(statement_timeout)}
+    each = "; ".join(
+        f"SET {name} = {value}"
+        if value.startswith("'")
+        else f"SELECT set_config('{name}', {value}, false)"
+        for name, value in wanted.items()
+    )
     return f"""
-        {_set(wanted)};
-        SELECT has_function_privilege(to_regprocedure('pg_control_system()'), 'execute')
-            AND has_function_privilege(to_regprocedure('pg_control_checkpoint()'), 'execute')
-            AND has_function_privilege(to_regprocedure('pg_control_recovery()'), 'execute'),
-            {process}, {engine.QUESTION};
+        {each};
+        SELECT has_function_privilege('pg_control_system()', 'execute')
+            AND has_function_privilege('pg_control_checkpoint()', 'execute')
+            AND has_function_privilege('pg_control_recovery()', 'execute'),
+            pg_backend_pid(), pg_postmaster_start_time(), clock_timestamp(),
+            {engine.QUESTION};
     """
 
 
-def _set(wanted: Mapping[str, str]) -> str:
-    """SQL that sets what the engine has of `wanted`: settings and the SQL of their values."""
+def _settings_that_exist(statement_timeout: float) -> str:
+    """The same for an engine that lacks some of it: what it does not have is left out."""
+    wanted = _SETTINGS | {"statement_timeout": _milliseconds(statement_timeout)}
     values = ", ".join(f"('{name}', {value})" for name, value in wanted.items())
-    return f"""SELECT set_config(name, value, false)
-            FROM (VALUES {values}) AS wanted (name, value)
-            WHERE current_setting(name, true) IS NOT NULL"""
+    return f"""
+        SELECT set_config(name, value, false) FROM (VALUES {values}) AS wanted (name, value)
+            WHERE current_setting(name, true) IS NOT NULL;
+        SELECT false, {NO_PROCESS}, clock_timestamp(), clock_timestamp(), {engine.QUESTION};
+    """
+
+
+def _milliseconds(statement_timeout: float) -> str:
+    return f"'{max(1, int(statement_timeout * SERVER_SHARE * 1000))}'"
 
 
 def _prepare(known: Engine) -> str:
     """The SQL that gets a connection ready for `find` and `save`, in one message."""
     forms = statements.of(known)
+    plans = "" if known.keeps_plans else "SET plan_cache_mode = 'force_custom_plan';"
     find_replayed = f"PREPARE find_replayed AS {forms.find_replayed};" if known.has_fence else ""
     return f"""
-        {_set({"plan_cache_mode": f"'{known.plan_cache_mode}'"})};
+        {plans}
         PREPARE find AS {forms.find};
         {find_replayed}
         PREPARE save AS {forms.save};
@@ -135,10 +154,6 @@ def _wait(connection: Any) -> None:
         # still.
         with suppress(_TimedOut):
             wait(connection.fileno(), None if remaining == float("inf") else remaining, _TimedOut)
-
-
-#: The number of a process that cannot be told from others.
-NO_PROCESS = 0
 
 
 class ServerProcess(NamedTuple):
@@ -224,6 +239,8 @@ class PostgreSQLConnection:
         self._known = known
         #: The setting that names the server.
         self._setting = setting
+        #: The SQL with which the session began.
+        self._settings = ""
         self.engine = known or engine.POSTGRESQL
         #: Whether a pooler stands before the server.
         self.is_pooled = False
@@ -236,12 +253,12 @@ class PostgreSQLConnection:
 
     def configure(self, deadline: float) -> None:
         """Set what answers rest on, and learn which server this is."""
+        self._settings = _settings(self._statement_timeout)
         try:
-            rows = self._need(_settings(self._statement_timeout), deadline)
+            rows = self._need(self._settings, deadline)
         except Unfit:
-            # It may not tell its process.
-            settings = _settings(self._statement_timeout, names_process=False)
-            rows = self._need(settings, deadline)
+            self._settings = _settings_that_exist(self._statement_timeout)
+            rows = self._need(self._settings, deadline)
         # The server read its clock a little earlier: times reckoned from it are too early, never
         # late.
         may_know_lineage, pid, started, clock, *answer = rows[0]
@@ -269,7 +286,7 @@ class PostgreSQLConnection:
         if self.is_pooled:
             # Should the pooler share sessions after all, no statement is prepared in one that
             # lacks the settings.
-            sql = _settings(self._statement_timeout) + sql
+            sql = self._settings + sql
         self._need(sql, deadline)
 
     def process(self, deadline: float) -> int:

@@ -87,8 +87,11 @@ def connect(uri: DatabaseURI, timeout: float, known: Engine | None = None) -> pe
         database = PostgreSQLDatabase(parameters.pop("dbname", None) or "", **parameters)
         database.engine = known
     _connect(database)
-    if not uri.is_sqlite:
-        _refuse_shared_sessions(database)
+    try:
+        if not uri.is_sqlite:
+            _refuse_shared_sessions(database)
+    except (peewee.InterfaceError, peewee.OperationalError) as ex:
+        raise DatabaseUnavailable(reason(ex)) from ex
     return database
 
 

@@ -72,6 +72,9 @@ class Place(NamedTuple):
 #: On PostgreSQL, its own form and those that differ most from it.
 FORMS = ["auto"] if engine.URI else ["auto", CITUS.name, COCKROACHDB.name]
 
+#: Those whose statements differ.
+each_form_of_the_statements = pytest.mark.parametrize("place", FORMS[:2], indirect=True)
+
 
 @pytest.fixture(scope="module", params=FORMS)
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
@@ -152,7 +155,8 @@ def test_the_contract(empty: Place) -> None:
         assert (said["status"], said["get"], said["put"], said["exit"]) == ("ok", "any", True, 0)
 
 
-def test_the_promise(empty: Place) -> None:
+@each_form_of_the_statements
+def test_the_promise(place: Place, empty: Place) -> None:
     today = Today()
     with (
         empty.service(TIMEZONE=today.zone).wait_until() as one,
@@ -177,7 +181,8 @@ def _through_breaks(writes: Writes) -> Callable[[Client, int], None]:
     return write
 
 
-def test_what_was_acknowledged_survives(empty: Place) -> None:
+@each_form_of_the_statements
+def test_what_was_acknowledged_survives(place: Place, empty: Place) -> None:
     writes = Writes()
     with (
         empty.service(WEB_CONCURRENCY="2").wait_until() as service,

@@ -14,7 +14,7 @@ export checkout := -$(firstword $(shell printf %s '$(CURDIR)' | cksum))
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint format openapi bench benchmarks soak pictures
+.PHONY: help dev test test-engine lint format openapi bench benchmarks soak pictures
 .PHONY: build run upload-prod local up down clean
 
 help: ## Show this list
@@ -25,6 +25,9 @@ dev: $(VENV)/ready ## Run the service on port=8080, in memory, started anew when
 
 test: $(VENV)/ready ## Run every test
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+
+test-engine: $(VENV)/ready ## Try what the service needs on ENGINE_URI=postgresql://…, an empty database
+	$(VENV)/bin/python -m pytest tests/functional tests/system/database/test_engine.py
 
 lint: $(VENV)/ready ## Check style and types
 	$(VENV)/bin/ruff check .

@@ -53,7 +53,7 @@ def migrate(options: argparse.Namespace, _extra: list[str]) -> int:
         _print("a database in memory is created with the current schema; nothing to do")
         return DONE
     try:
-        database = schema.connect(settings.db_uri, settings.connect_timeout)
+        database = schema.connect(settings.db_uri, settings.connect_timeout, settings.db_engine)
     except schema.Refused:
         raise
     except DatabaseUnavailable as ex:

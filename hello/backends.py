@@ -118,6 +118,8 @@ class Backends:
         return PostgreSQL(
             uri,
             takes_writes=takes_writes,
+            known=self._settings.db_engine,
+            fenced=self._settings.replicas > 0,
             connect_timeout=self._settings.connect_timeout,
             # PostgreSQL must not work on a statement that no request waits for any more.
             statement_timeout=min(self._settings.statement_timeout, self._settings.request_timeout),

@@ -8,6 +8,7 @@
     │       ├── ConnectionBroken the connection broke: worth one more try on another
     │       │   └── OutcomeUnknown   under a write, which may still arrive
     │       ├── Misconfigured    a mounted setting is wrong: no database was asked
+    │       ├── Unfit            the engine, or a pooler, lacks what the service needs
     │       └── SchemaOutdated   the database waits for `python -m hello migrate`
     └── Rejected                 the database refuses this very value
 
@@ -63,6 +64,10 @@ class OutcomeUnknown(ConnectionBroken):
 
 
 class Misconfigured(DatabaseUnavailable):
+    pass
+
+
+class Unfit(DatabaseUnavailable):
     pass
 
 

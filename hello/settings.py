@@ -17,6 +17,7 @@ import regex
 
 from hello import time_zones
 from hello.cache import uri as cache_uri
+from hello.database.engine import ENGINES, Engine
 from hello.environment import SettingsError, Source
 from hello.uris import DatabaseURI, parse_replica_uris
 from hello.usernames import DEFAULT_PATTERN
@@ -81,6 +82,11 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _engine(text: str) -> Engine | None:
+    names = _one_of("auto", *ENGINES)
+    return ENGINES.get(names(text))
+
+
 def _number_of_replicas(text: str) -> int:
     return len(parse_replica_uris(text))
 
@@ -112,6 +118,8 @@ class Settings:
 
     source: Source
     db_uri: DatabaseURI = setting("DB_URI", DatabaseURI.parse, DatabaseURI("sqlite://"))  # noqa: RUF009
+    #: None if the engine is asked what it is.
+    db_engine: Engine | None = setting("DB_ENGINE", _engine, None)  # noqa: RUF009
     #: The number of replicas, and whether there is a cache; `hello.credentials` has their URIs.
     replicas: int = setting("DB_READ_URI", _number_of_replicas, 0)
     cache: bool = setting("CACHE_URI", _is_cache_uri, False)
@@ -173,7 +181,12 @@ class Settings:
             )
         if 0 < settings.admin_port == settings.port and source.get("ADMIN_PORT"):
             raise SettingsError("ADMIN_PORT: must differ from PORT")
-        for name, given in (("DB_READ_URI", settings.replicas), ("CACHE_URI", settings.cache)):
+        goes_with_postgresql = {
+            "DB_ENGINE": settings.db_engine,
+            "DB_READ_URI": settings.replicas,
+            "CACHE_URI": settings.cache,
+        }
+        for name, given in goes_with_postgresql.items():
             if given and settings.db_uri.is_sqlite:
                 raise SettingsError(f"{name}: goes with a DB_URI that begins with postgresql://")
         if environ is os.environ:

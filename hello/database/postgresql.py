@@ -9,7 +9,7 @@ hosts are resolved here, and tried one address at a time.
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from math import inf
 from typing import Any, NamedTuple
@@ -20,9 +20,10 @@ from gevent.socket import wait_read, wait_write
 from psycopg2 import errors, extensions
 
 from hello import resolver
-from hello.database import schema, statements
+from hello.database import engine, schema, statements
+from hello.database.engine import Engine
 from hello.database.models import CacheStanding, Details, Generation, Record, records
-from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Rejected
+from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Rejected, Unfit
 
 #: Parameters for libpq, which those in the URI override.
 DEFAULTS = {
@@ -54,43 +55,87 @@ _FIND_REPLAYED = f"""
 """
 
 
+#: The number of a process that cannot be told from others.
+NO_PROCESS = 0
+
+#: What every session sets, and the SQL of the value. Each setting that an answer rests on is set,
+#: even to its default: one that the connection has not set changes under it when the server reads
+#: its configuration again.
+_SETTINGS = {
+    # An acknowledged write is a durable one. Only 'remote_apply' waits for more.
+    "synchronous_commit": """CASE current_setting('synchronous_commit', true)
+        WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END""",
+    # The server must send its warnings about a commit: see _commit.
+    "client_min_messages": "'warning'",
+    # The driver reads dates in this style.
+    "datestyle": "'ISO'",
+    # Every statement looks rows up by the primary key. Without statistics, on a new
+    # table, the planner would scan it, and keep that plan until the next ANALYZE.
+    "plan_cache_mode": "'force_generic_plan'",
+    "enable_seqscan": "'off'",
+    # Each statement has its own snapshot: see find_replayed.
+    "default_transaction_isolation": "'read committed'",
+}
+
+
 def _settings(statement_timeout: float) -> str:
     """The SQL that every new connection runs first, in one message.
 
-    Each setting that an answer rests on is set here, even to its default: a setting that the
-    connection has not set changes under it when the server reads its configuration again.
-    `statement_timeout` is in seconds.
+    It sets _SETTINGS and `statement_timeout`, which is in seconds, and asks which server and which
+    engine this is. SET is the cheapest where the value is no expression.
     """
+    wanted = _SETTINGS | {"statement_timeout": _milliseconds(statement_timeout)}
+    each = "; ".join(
+        f"SET {name} = {value}"
+        if value.startswith("'")
+        else f"SELECT set_config('{name}', {value}, false)"
+        for name, value in wanted.items()
+    )
     return f"""
-        SET statement_timeout = {max(1, int(statement_timeout * SERVER_SHARE * 1000))};
-        -- An acknowledged write is a durable one. Only 'remote_apply' waits for more.
-        SELECT set_config('synchronous_commit',
-            CASE current_setting('synchronous_commit')
-                WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false);
-        -- The server must send its warnings about a commit: see _commit.
-        SET client_min_messages = warning;
-        -- The driver reads dates in this style.
-        SET datestyle = 'ISO';
-        -- Every statement looks rows up by the primary key. Without statistics, on a new
-        -- table, the planner would scan it, and keep that plan until the next ANALYZE.
-        SET plan_cache_mode = force_generic_plan;
-        SET enable_seqscan = off;
-        -- Each statement has its own snapshot: see find_replayed.
-        SET default_transaction_isolation = 'read committed';
+        {each};
         SELECT has_function_privilege('pg_control_system()', 'execute')
             AND has_function_privilege('pg_control_checkpoint()', 'execute')
             AND has_function_privilege('pg_control_recovery()', 'execute'),
-            pg_backend_pid(), pg_postmaster_start_time(), clock_timestamp();
+            pg_backend_pid(), pg_postmaster_start_time(), clock_timestamp(),
+            {engine.QUESTION};
     """
 
 
-_PREPARE_FORGET = f"PREPARE forget AS {statements.POSTGRESQL.forget}"
+def _settings_that_exist(statement_timeout: float) -> str:
+    """The same for an engine that lacks some of it: what it does not have is left out."""
+    wanted = _SETTINGS | {"statement_timeout": _milliseconds(statement_timeout)}
+    values = ", ".join(f"('{name}', {value})" for name, value in wanted.items())
+    return f"""
+        SELECT set_config(name, value, false) FROM (VALUES {values}) AS wanted (name, value)
+            WHERE current_setting(name, true) IS NOT NULL;
+        SELECT false, {NO_PROCESS}, clock_timestamp(), clock_timestamp(), {engine.QUESTION};
+    """
 
-_PREPARE = f"""
-    PREPARE find AS {statements.POSTGRESQL.find};
-    PREPARE find_replayed AS {statements.POSTGRESQL.find_replayed};
-    PREPARE save AS {statements.POSTGRESQL.save};
-"""
+
+def _milliseconds(statement_timeout: float) -> str:
+    return f"'{max(1, int(statement_timeout * SERVER_SHARE * 1000))}'"
+
+
+def _prepare(known: Engine) -> str:
+    """The SQL that gets a connection ready for `find` and `save`, in one message."""
+    forms = statements.of(known)
+    plans = "" if known.keeps_plans else "SET plan_cache_mode = 'force_custom_plan';"
+    find_replayed = f"PREPARE find_replayed AS {forms.find_replayed};" if known.has_fence else ""
+    return f"""
+        {plans}
+        PREPARE find AS {forms.find};
+        {find_replayed}
+        PREPARE save AS {forms.save};
+    """
+
+
+#: What an engine says of SQL that it does not have.
+_NOT_KNOWN = (
+    errors.FeatureNotSupported,
+    errors.SyntaxError,
+    errors.UndefinedFunction,
+    errors.UndefinedObject,
+)
 
 
 class _TimedOut(Exception):
@@ -250,11 +295,25 @@ class PostgreSQLConnection:
     """
 
     def __init__(
-        self, connection: _GreenConnection, statement_timeout: float, newest: Newest
+        self,
+        connection: _GreenConnection,
+        statement_timeout: float,
+        newest: Newest,
+        known: Engine | None = None,
+        setting: str = "DB_URI",
     ) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
         self._statement_timeout = statement_timeout
+        #: The engine; None if it is to be found out.
+        self._known = known
+        #: The setting that names the server.
+        self._setting = setting
+        #: The SQL with which the session began.
+        self._settings = ""
+        self.engine = known or engine.POSTGRESQL
+        #: Whether a pooler stands before the server.
+        self.is_pooled = False
         self._can_forget = False
         self._newest = newest
         self.lineage: Lineage | None = None
@@ -264,12 +323,22 @@ class PostgreSQLConnection:
 
     def configure(self, deadline: float) -> None:
         """Set what answers rest on, and learn which server this is."""
-        rows = self.execute(_settings(self._statement_timeout), None, deadline)
+        self._settings = _settings(self._statement_timeout)
+        try:
+            rows = self._need(self._settings, deadline)
+        except Unfit:
+            self._settings = _settings_that_exist(self._statement_timeout)
+            rows = self._need(self._settings, deadline)
         # The server read its clock a little earlier: times reckoned from it are too early, never
         # late.
-        may_know_lineage, *process = rows[0]
-        self._process, self._clock_read = ServerProcess(*process), time.monotonic()
-        if may_know_lineage:
+        may_know_lineage, pid, started, clock, *answer = rows[0]
+        self._process, self._clock_read = ServerProcess(pid, started, clock), time.monotonic()
+        self.engine = self._known or engine.identify(*answer)
+        if not self.engine.ends_processes:
+            self._process = self._process._replace(pid=NO_PROCESS)
+        # A pooler answers for its servers, with a number of its own.
+        self.is_pooled = pid not in (NO_PROCESS, self._connection.get_backend_pid())
+        if may_know_lineage and self.engine.has_lineage:
             # A standby receives a timeline only if what it has replayed is in that timeline's
             # history. Where nothing is received, and to a role that may not see it, the timeline
             # is that of the last restartpoint: after a failover it is behind for some minutes, in
@@ -282,11 +351,21 @@ class PostgreSQLConnection:
                         THEN pg_walfile_name(pg_current_wal_flush_lsn()) END
                 FROM pg_control_system(), pg_control_checkpoint(), pg_control_recovery()
             """
-            [(system, timeline, file)] = self.execute(sql, None, deadline)
+            [(system, timeline, file)] = self._need(sql, deadline)
             self.lineage = Lineage(system, _timeline(file) if file else timeline)
 
     def prepare(self, deadline: float) -> None:
-        self.execute(_PREPARE, None, deadline)
+        sql = _prepare(self.engine)
+        if self.is_pooled:
+            # Should the pooler share sessions after all, no statement is prepared in one that
+            # lacks the settings.
+            sql = self._settings + sql
+        self._need(sql, deadline)
+
+    def process(self, deadline: float) -> int:
+        """The process of the server that answers now."""
+        [(pid,)] = self.execute(engine.SELECT_PROCESS, None, deadline)
+        return int(pid)
 
     def find(self, names: Iterable[str], deadline: float) -> dict[str, Record]:
         wanted = list(names)
@@ -301,10 +380,11 @@ class PostgreSQLConnection:
     def forget(self, names: Iterable[str], deadline: float) -> dict[str, bool]:
         wanted = list(names)
         if not self._can_forget:
-            self.execute(_PREPARE_FORGET, None, deadline)
+            forget = statements.of(self.engine).forget
+            self._need(f"PREPARE forget AS {forget}", deadline)
             self._can_forget = True
         rows = self._change("EXECUTE forget(%s, %s)", (_array(wanted),), deadline)
-        if len(rows) < len(wanted):
+        if len(rows) < len(wanted) and self.engine.looks_at_each_row:
             # Another session may have deleted the rest, and have been told not to wait.
             self._commit(statements.WAIT_FOR_STANDBY, None, deadline)
         return {name: True for name, _ in rows}
@@ -345,8 +425,9 @@ class PostgreSQLConnection:
         number is drawn at random for each call, so that a primary that lost a commit, a statement
         that arrives late and another database never begin the same generation.
         """
-        parameters = (secrets.randbits(62), history, seconds)
-        return _standing(self._commit(statements.SUSPEND_CACHE, parameters, deadline))
+        parameters = {"number": secrets.randbits(62), "history": history, "seconds": seconds}
+        suspend = statements.of(self.engine).suspend_cache
+        return _standing(self._commit(suspend, parameters, deadline))
 
     def may_suspend_cache(self, deadline: float) -> bool:
         """Whether this role has the right to suspend the cache."""
@@ -364,9 +445,12 @@ class PostgreSQLConnection:
     def end(self, process: ServerProcess, deadline: float) -> bool:
         """End the process of a connection that broke; return whether it is gone.
 
-        If it is gone, its statement is over. A server that took over from the process's own has no
-        such process, and the old primary is taken to be fenced.
+        If it is gone, its statement is over; one that nobody can name may be there still. A server
+        that took over from the process's own has no such process, and the old primary is taken to
+        be fenced.
         """
+        if process.pid == NO_PROCESS:
+            return False
         return not self.execute(_END_PROCESS, process._asdict(), deadline)
 
     def close(self) -> None:
@@ -394,6 +478,9 @@ class PostgreSQLConnection:
         except ConnectionBroken as ex:
             if getattr(ex.__cause__, "pgcode", None) is not None:
                 raise  # the server has said that the statement is over
+            if not self.engine.looks_at_each_row:
+                # It looked at the clock when it began, and may have waited for rows since.
+                until += self._statement_timeout * SERVER_SHARE
             raise OutcomeUnknown(
                 str(ex), until, lambda other, deadline: other.end(process, deadline)
             ) from ex
@@ -428,11 +515,26 @@ class PostgreSQLConnection:
             raise ConnectionBroken("a write arrived, or got its rows, too late") from ex
         except (psycopg2.DataError, psycopg2.IntegrityError, UnicodeEncodeError) as ex:
             raise Rejected("the database cannot store this value") from ex
+        except (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement) as ex:
+            if self.is_pooled:
+                raise Unfit(engine.POOLER_SHARES_SESSIONS.format(self._setting)) from ex
+            raise ConnectionBroken(_reason(ex)) from ex
         except psycopg2.Error as ex:
             raise ConnectionBroken(_reason(ex)) from ex
         # If a newer primary became known meanwhile, what was committed here is lost.
         self._check_lineage()
         return rows
+
+    def _need(self, sql: str, deadline: float) -> list[Any]:
+        """Run what the service cannot do without; raises Unfit if the engine does not know it."""
+        try:
+            return self.execute(sql, None, deadline)
+        except ConnectionBroken as ex:
+            if isinstance(ex.__cause__, _NOT_KNOWN):
+                raise Unfit(
+                    f"the engine at {self._setting} has no support for what is sent to it: {ex}"
+                ) from ex
+            raise
 
     def _check_lineage(self) -> None:
         if self._newest.lineage is not self.lineage and self._newest.outdates(self.lineage):
@@ -443,7 +545,8 @@ class PostgreSQL:
     """Opens connections to one PostgreSQL server, or to whichever of several hosts takes writes.
 
     If `takes_writes` is false, any host will do. `uri` is asked for libpq's connection URI at
-    every connect. Timeouts are in seconds, `connect_timeout` for each address. See
+    every connect. Timeouts are in seconds, `connect_timeout` for each address. `known` is the
+    engine; None if it is to be found out. With `fenced`, the engine must have a fence. See
     `hello.database.session.Connector`.
     """
 
@@ -454,8 +557,15 @@ class PostgreSQL:
         connect_timeout: float,
         statement_timeout: float,
         takes_writes: bool = True,
+        known: Engine | None = None,
+        fenced: bool = False,
     ) -> None:
         self._uri = uri
+        self._known = known
+        self._fenced = fenced
+        self._setting = "DB_URI" if takes_writes else "DB_READ_URI"
+        #: Whether a pooler was seen to give each connection a session of its own.
+        self._trusts_pooler = False
         self._takes_writes = takes_writes
         self._connect_timeout = connect_timeout
         self._statement_timeout = statement_timeout
@@ -483,17 +593,16 @@ class PostgreSQL:
         raise error
 
     def _connect(self, parameters: dict[str, str], deadline: float) -> PostgreSQLConnection:
-        try:
-            raw = _GreenConnection(extensions.make_dsn(**parameters), deadline)
-        except _TimedOut as ex:
-            raise DatabaseUnavailable("the server did not accept a connection in time") from ex
-        except psycopg2.Error as ex:
-            raise DatabaseUnavailable(_reason(ex)) from ex
-        raw.autocommit = True
-        raw.opened()
-        connection = PostgreSQLConnection(raw, self._statement_timeout, self._newest)
+        connection = self._open(parameters, deadline)
         try:
             connection.configure(deadline)
+            if self._fenced and not connection.engine.has_fence:
+                raise Unfit(
+                    f"the engine at {self._setting} has no log that tells how far a replica is:"
+                    " leave DB_READ_URI out"
+                )
+            if connection.is_pooled and not self._trusts_pooler:
+                self._try_pooler(connection, parameters, deadline)
             if self._takes_writes:
                 self._newest.learn(connection.lineage)
                 if self._newest.outdates(connection.lineage):
@@ -502,6 +611,30 @@ class PostgreSQL:
             connection.close()
             raise
         return connection
+
+    def _open(self, parameters: dict[str, str], deadline: float) -> PostgreSQLConnection:
+        try:
+            raw = _GreenConnection(extensions.make_dsn(**parameters), deadline)
+        except _TimedOut as ex:
+            raise DatabaseUnavailable("the server did not accept a connection in time") from ex
+        except psycopg2.Error as ex:
+            raise DatabaseUnavailable(_reason(ex)) from ex
+        raw.autocommit = True
+        raw.opened()
+        return PostgreSQLConnection(
+            raw, self._statement_timeout, self._newest, self._known, self._setting
+        )
+
+    def _try_pooler(
+        self, connection: PostgreSQLConnection, parameters: dict[str, str], deadline: float
+    ) -> None:
+        """Raise Unfit if the pooler shares sessions among connections."""
+        with closing(self._open(parameters, deadline)) as another:
+            if engine.shares_sessions(
+                lambda: connection.process(deadline), lambda: another.process(deadline)
+            ):
+                raise Unfit(engine.POOLER_SHARES_SESSIONS.format(self._setting))
+        self._trusts_pooler = True
 
     def _candidates(self, deadline: float) -> Iterator[tuple[int, dict[str, str]]]:
         """Connection parameters for each address of each host, with the host's number.

@@ -7,18 +7,23 @@ table `schema_migration` records which were applied.
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import peewee
 from playhouse.migrations import Migration, Runner
+from psycopg2 import errors
 from psycopg2.extensions import parse_dsn
 
+from hello.database import engine
+from hello.database.engine import Engine
 from hello.errors import DatabaseUnavailable
 from hello.uris import DatabaseURI
 
 DIRECTORY = Path(__file__).parents[1] / "migrations"
 TABLE = "schema_migration"
+#: The table whose one row is locked by whoever migrates, on engines without advisory locks.
+LOCK_TABLE = "schema_lock"
 NAMES = tuple(migration.name for migration in Migration.load_directory(str(DIRECTORY)))
 
 SELECT_APPLIED = f"SELECT name FROM {TABLE}"
@@ -51,14 +56,21 @@ def pending(applied: Iterable[str]) -> list[str]:
     return [name for name in NAMES if name not in done]
 
 
+class PostgreSQLDatabase(peewee.PostgresqlDatabase):
+    """A database of PostgreSQL's protocol that remembers which engine it is."""
+
+    engine: Engine | None = None
+
+
 class Refused(DatabaseUnavailable):
     """The server is there, and lets nobody in with this URI."""
 
 
-def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
+def connect(uri: DatabaseURI, timeout: float, known: Engine | None = None) -> peewee.Database:
     """A connected Peewee database for running scripts.
 
-    `timeout`, in seconds, bounds the wait for a connection and for each lock.
+    `timeout`, in seconds, bounds the wait for a connection and for each lock. `known` is the
+    engine; None if it is to be found out.
     Raises DatabaseUnavailable, which is Refused if waiting would not help.
     """
     database: peewee.Database
@@ -72,14 +84,56 @@ def connect(uri: DatabaseURI, timeout: float) -> peewee.Database:
         # A server that vanishes is noticed within a minute, also under a long statement.
         for name, value in _KEEPALIVES.items():
             parameters.setdefault(name, value)
-        database = peewee.PostgresqlDatabase(parameters.pop("dbname", None) or "", **parameters)
+        database = PostgreSQLDatabase(parameters.pop("dbname", None) or "", **parameters)
+        database.engine = known
+    _connect(database)
+    try:
+        if not uri.is_sqlite:
+            _refuse_shared_sessions(database)
+    except (peewee.InterfaceError, peewee.OperationalError) as ex:
+        raise DatabaseUnavailable(reason(ex)) from ex
+    return database
+
+
+def _connect(database: peewee.Database) -> None:
     try:
         database.connect()
     except peewee.DatabaseError as ex:
         why = reason(ex)
         refused = "FATAL:" in why and not _PASSES.search(why)
         raise (Refused if refused else DatabaseUnavailable)(why) from ex
-    return database
+
+
+def _another(database: peewee.Database) -> peewee.Database:
+    """A second connection to the database, which is PostgreSQL's or another's of its protocol."""
+    another = PostgreSQLDatabase(database.database, **database.connect_params)
+    _connect(another)
+    return another
+
+
+def _refuse_shared_sessions(database: peewee.Database) -> None:
+    """Raise Refused if a pooler shares sessions: a lock of a session would keep nobody out."""
+    if _process(database) == database.connection().get_backend_pid():
+        return
+    with closing(_another(database)) as another:
+        if engine.shares_sessions(lambda: _process(database), lambda: _process(another)):
+            raise Refused(engine.POOLER_SHARES_SESSIONS.format("DB_URI"))
+
+
+def _process(database: peewee.Database) -> int:
+    return int(database.execute_sql(engine.SELECT_PROCESS).fetchone()[0])
+
+
+def engine_of(database: peewee.Database) -> Engine | None:
+    """The engine on which scripts run; None for SQLite."""
+    if isinstance(database, peewee.SqliteDatabase):
+        return None
+    known: Engine | None = getattr(database, "engine", None)
+    if known is None:
+        known = engine.identify(*database.execute_sql(f"SELECT {engine.QUESTION}").fetchone())
+        if isinstance(database, PostgreSQLDatabase):
+            database.engine = known
+    return known
 
 
 def reason(ex: peewee.PeeweeException) -> str:
@@ -88,7 +142,7 @@ def reason(ex: peewee.PeeweeException) -> str:
     The words are the server's primary message (its DETAIL quotes rows), or the driver's. What libpq
     says about connecting names hosts and users, never passwords.
     """
-    diagnostics = getattr(getattr(ex, "orig", None), "diag", None)
+    diagnostics = getattr(_cause(ex), "diag", None)
     lines = [line for line in str(ex).splitlines() if line and not line.startswith("\t")]
     return getattr(diagnostics, "message_primary", None) or "; ".join(lines)
 
@@ -141,6 +195,8 @@ def losses(
     A script does not tell: it is tried, in a transaction that is rolled back.
     """
     with _alone(database, wait, say):
+        if not _can_roll_back(database):
+            return ["perhaps more than can be told: this engine cannot try it and roll it back"]
         before = _columns(database)
         try:
             with database.atomic() as trial:
@@ -148,7 +204,7 @@ def losses(
                 after = _columns(database)
                 trial.rollback()
         except peewee.InternalError as ex:
-            if getattr(getattr(ex, "orig", None), "pgcode", None) != _ACTIVE_SQL_TRANSACTION:
+            if getattr(_cause(ex), "pgcode", None) != _ACTIVE_SQL_TRANSACTION:
                 raise
             return ["perhaps more than can be told: a script does not run in a transaction"]
         lost = []
@@ -169,7 +225,7 @@ def _columns(database: peewee.Database) -> dict[str, list[str]]:
     return {
         table: [column.name for column in database.get_columns(table)]
         for table in database.get_tables()
-        if table != TABLE
+        if table not in (TABLE, LOCK_TABLE)
     }
 
 
@@ -185,7 +241,16 @@ def applied(database: peewee.Database) -> list[str]:
 
 
 def _runner(database: peewee.Database) -> Runner:
-    return Runner(database, str(DIRECTORY), TABLE)
+    runner = Runner(database, str(DIRECTORY), TABLE)
+    # Where not, each statement of a script commits on its own.
+    runner.migrator.transactional_ddl = _can_roll_back(database)
+    return runner
+
+
+def _can_roll_back(database: peewee.Database) -> bool:
+    """Whether a transaction may hold a script."""
+    known = engine_of(database)
+    return known is None or known.has_transactional_ddl
 
 
 @contextmanager
@@ -206,20 +271,79 @@ def _alone(database: peewee.Database, wait: float, say: Callable[[str], None]) -
     # nothing, and can be run again.
     database.execute_sql("SET lock_timeout = '5s'")
     database.execute_sql("SET statement_timeout = '15min'")
-    # pg_advisory_lock would deadlock: a session that waits in it holds a snapshot, and CREATE INDEX
-    # CONCURRENTLY, in the process that works, waits for that snapshot.
+    known = engine_of(database)
+    lock = _advisory_lock if known is None or known.has_advisory_locks else _row_lock
+    with lock(database, lambda locked: _try(locked, wait, say)):
+        yield
+
+
+def _try(locked: Callable[[], bool], wait: float, say: Callable[[str], None]) -> None:
+    """Try to lock until it is done; raises DatabaseUnavailable after `wait` seconds."""
     end = time.monotonic() + wait
     waiting = False
-    while not database.execute_sql("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()[0]:
+    while not locked():
         if not waiting:
             say(f"waiting for another migration to end, at most {wait:g} s")
             waiting = True
         if time.monotonic() > end:
             raise DatabaseUnavailable(f"another migration holds the lock after {wait:g} s")
         time.sleep(0.1)
+
+
+#: Calls what tries to lock until it returns true.
+_Try = Callable[[Callable[[], bool]], None]
+
+
+@contextmanager
+def _advisory_lock(database: peewee.Database, try_until: _Try) -> Iterator[None]:
+    # pg_advisory_lock would deadlock: a session that waits in it holds a snapshot, and CREATE INDEX
+    # CONCURRENTLY, in the process that works, waits for that snapshot.
+    sql = "SELECT pg_try_advisory_lock(%s)"
+    try_until(lambda: bool(database.execute_sql(sql, (_LOCK,)).fetchone()[0]))
     try:
         yield
     finally:
         # The server frees the lock itself if the connection is gone.
         with suppress(peewee.InterfaceError, peewee.OperationalError):
             database.execute_sql("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+
+@contextmanager
+def _row_lock(database: peewee.Database, try_until: _Try) -> Iterator[None]:
+    """Lock the row in a connection of its own, since scripts have transactions of their own.
+
+    The end of that connection, however it comes, gives the row back.
+    """
+    with closing(_another(database)) as holder:
+        try:
+            holder.execute_sql(
+                f"CREATE TABLE IF NOT EXISTS {LOCK_TABLE}"
+                " (id integer PRIMARY KEY, holder integer NOT NULL)"
+            )
+        except peewee.DatabaseError as ex:
+            # Another migration has created it at the same moment.
+            if not isinstance(_cause(ex), errors.UniqueViolation | errors.DuplicateTable):
+                raise
+        holder.execute_sql(f"INSERT INTO {LOCK_TABLE} VALUES (1, 0) ON CONFLICT (id) DO NOTHING")
+        holder.execute_sql("SET idle_in_transaction_session_timeout = 0")
+        try_until(lambda: _locked(holder))
+        yield
+
+
+def _locked(holder: peewee.Database) -> bool:
+    holder.execute_sql("BEGIN")
+    try:
+        holder.execute_sql(f"SELECT 1 FROM {LOCK_TABLE} WHERE id = 1 FOR UPDATE NOWAIT")
+        # A row that was written is held for sure, where one that was read may be given back.
+        holder.execute_sql(f"UPDATE {LOCK_TABLE} SET holder = pg_backend_pid() WHERE id = 1")
+    except peewee.DatabaseError as ex:
+        holder.execute_sql("ROLLBACK")
+        if isinstance(_cause(ex), errors.LockNotAvailable):
+            return False
+        raise
+    return True
+
+
+def _cause(ex: peewee.PeeweeException) -> object:
+    """The driver's error."""
+    return getattr(ex, "orig", None)

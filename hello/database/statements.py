@@ -19,6 +19,7 @@ from peewee import (
     fn,
 )
 
+from hello.database.engine import Engine
 from hello.database.models import CacheUse, User
 
 
@@ -34,12 +35,14 @@ class Statements(NamedTuple):
     date that is stored already.
     `find_replayed`, for a replica, is `find` with the setting `hello.replayed` before the columns
     of each row; if no user exists, it returns one row, with that setting and nulls.
+    `suspend_cache`, for psycopg2, is beside CACHE_STANDING.
     """
 
     find: str
     save: str
     forget: str
     find_replayed: str = ""
+    suspend_cache: str = ""
 
 
 #: The setting in which a replica's connection keeps how far the replica had replayed before the
@@ -99,20 +102,57 @@ def _save(new: Any, is_distinct_from: str, in_time: Any, stored: Any = None) -> 
     )
 
 
+def _save_at_once(new: Any, named: Any, in_time: Any) -> tuple[Any, Any]:
+    """Two queries: of the rows that are `known`, and an upsert of `new` beside them.
+
+    For engines where an upsert may neither look at other rows nor at the clock for each row, as
+    Citus: both are done first. What it waits for after that is bounded by the time that a statement
+    may take. A date that is stored already waits for no standby: the log in which a message could
+    wait for it is another node's than the row's.
+    """
+    known = User.select(User.username, User.date_of_birth).where(named)
+    beside_known = NodeList((new, SQL("LEFT JOIN known USING (username)")))
+    differs = SQL("known.date_of_birth IS DISTINCT FROM new.date_of_birth")
+    upsert = (
+        User.insert_from(
+            Select([beside_known], [_NEW_NAME, _NEW_DATE, SQL("1"), _NOW, _NOW]).where(
+                in_time == SQL("1"), differs
+            ),
+            [User.username, User.date_of_birth, User.version, User.created_at, User.updated_at],
+        )
+        .on_conflict(
+            conflict_target=[User.username],
+            update={
+                User.date_of_birth: EXCLUDED.date_of_birth,
+                User.version: User.version + SQL("1"),
+                User.updated_at: EXCLUDED.updated_at,
+            },
+            where=User.date_of_birth != EXCLUDED.date_of_birth,
+        )
+        .returning(User.username, User.version)
+    )
+    return known, upsert
+
+
+def _forget_at_once(named: Any, in_time: Any) -> Any:
+    """A deletion of users, which looks at the clock first: see `_save_at_once`."""
+    return User.delete().where(named, in_time == SQL("1")).returning(User.username, SQL("1"))
+
+
 def _forget(is_one_of_the_names: Any, in_time: Any) -> Any:
     """A deletion of users; see `_save` for `in_time`."""
     columns = (User.username, in_time.alias("in_time"))
     return User.delete().where(is_one_of_the_names).returning(*columns)
 
 
-def _in_time(expires: str) -> SQL:
+def _in_time(expires: str, clock: str = "clock_timestamp()") -> SQL:
     """An expression that is 1 until the time `expires`, and an error after it.
 
     The network may delay a statement, and another writer may hold its rows, until long after its
     sender gave up and another write was acknowledged, which it must not undo. The whole statement
     fails: a row that was changed in time would be committed too late.
     """
-    return SQL(f"(1 / (clock_timestamp() < {expires}::timestamptz)::int)")
+    return SQL(f"(1 / ({clock} < {expires}::timestamptz)::int)")
 
 
 def _made_durable() -> SQL:
@@ -143,6 +183,30 @@ def _postgresql() -> Statements:
         forget=_compile(database, _forget(named, _in_time("$2"))),
         find_replayed=f"SELECT current_setting('{REPLAYED}'), found.*"
         f" FROM (SELECT) AS always LEFT JOIN ({find}) AS found ON true",
+        suspend_cache=_compile(database, _suspend_cache(SQL("clock_timestamp()"), _LEFT)),
+    )
+
+
+def _distributed() -> Statements:
+    database = PostgresqlDatabase(None)
+    names, dates = SQL("$1::text[]"), SQL("$2::date[]")
+    new = NodeList((fn.unnest(names, dates), SQL("AS new (username, date_of_birth)")))
+    named = User.username == fn.ANY(names)
+    known, upsert = (
+        _compile(database, query) for query in _save_at_once(new, named, _in_time("$3"))
+    )
+    # The clock at a statement's beginning is one that the nodes need not read.
+    forget = _forget_at_once(named, _in_time("$2", "statement_timestamp()"))
+    return Statements(
+        find=_compile(database, _find(named)),
+        save=f"WITH known AS MATERIALIZED ({known}), saved AS ({upsert})"
+        " SELECT username, version FROM saved",
+        forget=_compile(database, forget),
+        # What is left is no more than that: the statement began before its answer comes.
+        suspend_cache=_compile(
+            database,
+            _suspend_cache(SQL("statement_timestamp()"), SQL("%(seconds)s::float8")),
+        ),
     )
 
 
@@ -161,28 +225,34 @@ def _sqlite() -> Statements:
     )
 
 
+_LEFT = SQL("greatest(0, extract(epoch FROM suspended_until - clock_timestamp()))::float8")
+
+
+def _suspend_cache(now: SQL, left: SQL) -> Any:
+    suspend = CacheUse.update(
+        {
+            CacheUse.generation: SQL("%(number)s"),
+            CacheUse.history: fn.coalesce(SQL("%(history)s"), CacheUse.history),
+            CacheUse.suspended_until: NodeList((now, SQL("+ %(seconds)s * interval '1 second'"))),
+        }
+    )
+    return suspend.returning(CacheUse.generation, CacheUse.history, left)
+
+
 POSTGRESQL = _postgresql()
+#: For engines where an upsert cannot look at each row (`Engine.looks_at_each_row`).
+DISTRIBUTED = _distributed()
 SQLITE = _sqlite()
 
 
-def _cache_use() -> tuple[str, str]:
-    database = PostgresqlDatabase(None)
-    left = SQL("greatest(0, extract(epoch FROM suspended_until - clock_timestamp()))::float8")
-    standing = (CacheUse.generation, CacheUse.history, left)
-    suspend = CacheUse.update(
-        {
-            CacheUse.generation: SQL("%s"),
-            CacheUse.history: fn.coalesce(SQL("%s"), CacheUse.history),
-            CacheUse.suspended_until: SQL("clock_timestamp() + %s * interval '1 second'"),
-        }
-    )
-    return (
-        _compile(database, CacheUse.select(*standing)),
-        _compile(database, suspend.returning(*standing)),
-    )
+def of(engine: Engine) -> Statements:
+    """The statements in the form that an engine of PostgreSQL's protocol takes."""
+    return POSTGRESQL if engine.looks_at_each_row else DISTRIBUTED
 
 
-#: For psycopg2, on PostgreSQL alone. Both return (generation, history, seconds of suspension left);
-#: the second takes the generation that begins, the history or None if it stays the same, and the
-#: seconds for which the cache is suspended.
-CACHE_STANDING, SUSPEND_CACHE = _cache_use()
+#: For psycopg2, on PostgreSQL alone. It and `suspend_cache` return (generation, history, seconds of
+#: suspension left); `suspend_cache` takes the number of the generation that begins, the history or
+#: None if it stays the same, and the seconds for which the cache is suspended.
+CACHE_STANDING = _compile(
+    PostgresqlDatabase(None), CacheUse.select(CacheUse.generation, CacheUse.history, _LEFT)
+)

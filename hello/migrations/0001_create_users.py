@@ -6,8 +6,9 @@ from peewee import (
     CharField,
     DateField,
     DateTimeField,
-    PostgresqlDatabase,
 )
+
+from hello.database.schema import engine_of
 
 
 class TimestampField(DateTimeField):
@@ -15,10 +16,10 @@ class TimestampField(DateTimeField):
 
 
 def up(migrator, db):
-    postgresql = isinstance(db, PostgresqlDatabase)
+    engine = engine_of(db)
     # Usernames are compared byte by byte. A collation of the operating system would be
     # slower, and an index sorted by one breaks when a replica's C library sorts otherwise.
-    collation = [SQL('COLLATE "C"')] if postgresql else []
+    collation = [SQL('COLLATE "C"')] if engine and engine.has_collations else []
 
     class User(db.Model):
         username = CharField(max_length=64, primary_key=True, constraints=collation)
@@ -30,10 +31,13 @@ def up(migrator, db):
         class Meta:
             table_name = "users"
 
-    db.create_tables([User], safe=False)
-    if postgresql:
+    # Where each statement commits on its own, a script that was interrupted begins again.
+    db.create_tables([User], safe=not migrator.transactional_ddl)
+    if engine and engine.has_fillfactor:
         # Room on each page, so that a changed row stays on it and the index is left alone.
         db.execute_sql("ALTER TABLE users SET (fillfactor = 85)")
+    if engine and engine.spreads_tables:
+        db.execute_sql("SELECT create_distributed_table('users', 'username')")
 
 
 def down(migrator, db):

@@ -16,8 +16,9 @@ def up(migrator, db):
         class Meta:
             table_name = "cache_use"
 
-    db.create_tables([CacheUse], safe=False)
-    db.execute_sql("INSERT INTO cache_use VALUES (1, 1, CURRENT_TIMESTAMP)")
+    # Where each statement commits on its own, a script that was interrupted begins again.
+    db.create_tables([CacheUse], safe=not migrator.transactional_ddl)
+    db.execute_sql("INSERT INTO cache_use VALUES (1, 1, CURRENT_TIMESTAMP) ON CONFLICT DO NOTHING")
 
 
 def down(migrator, db):

@@ -1,12 +1,16 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, tzinfo
 
 import pytest
 
 from hello.app import create_app
+from hello.backends import Backends
+from hello.database import schema
 from hello.database.session import Session
 from hello.database.sqlite import SQLiteMemory
+from hello.settings import Settings
 from hello.users import Users
+from tests.support import engine
 from tests.support.client import Client
 from tests.support.users import LIMITS, users_of
 
@@ -42,9 +46,28 @@ def check(users: Users) -> dict[str, Callable]:
     return {"database": ping}
 
 
+@pytest.fixture(scope="package")
+def engine_uri() -> Iterator[str | None]:
+    """The URI of an engine on which these tests are to run, with the service's tables."""
+    if engine.URI is None:
+        yield None
+        return
+    with engine.migrated(engine.URI, schema.NAMES[0]):
+        yield engine.URI
+
+
 @pytest.fixture
-def users(memory: SQLiteMemory) -> StoredUsers:
-    return StoredUsers([Session(memory).find], [Session(memory).save], **LIMITS)
+def users(memory: SQLiteMemory, engine_uri: str | None) -> Iterator[StoredUsers]:
+    sessions = [Session(memory), Session(memory)]
+    if engine_uri is not None:
+        engine.query(engine_uri, "DELETE FROM users")
+        backends = Backends(Settings.load({"DB_URI": engine_uri}))
+        sessions = [backends.open_primary(), backends.open_primary()]
+    reads, writes = sessions
+    yield StoredUsers([reads.find], [writes.save], **LIMITS)
+    if engine_uri is not None:
+        reads.close()
+        writes.close()
 
 
 @pytest.fixture

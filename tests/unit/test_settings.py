@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from hello.database.engine import CITUS
 from hello.environment import DEFAULT_SECRETS_DIR, SettingsError
 from hello.settings import Settings
 from hello.uris import DatabaseURI
@@ -19,6 +20,7 @@ FIELDS = [field for field in dataclasses.fields(Settings) if field.name != "sour
 
 DEFAULTS = {
     "db_uri": DatabaseURI("sqlite://"),
+    "db_engine": None,
     "host": "127.0.0.1",
     "port": 8080,
     "admin_port": 9090,
@@ -78,6 +80,8 @@ ACCEPTED = [
 
 #: The same for settings that go with PostgreSQL alone.
 ACCEPTED_WITH_POSTGRESQL = [
+    ("DB_ENGINE", "auto", "db_engine", None),
+    ("DB_ENGINE", "Citus", "db_engine", CITUS),
     ("DB_READ_URI", "postgresql://u@h/d", "replicas", 1),
     ("DB_READ_URI", "postgresql://u:p%40@h1,h2:5433/d?sslmode=require", "replicas", 2),
     ("DB_READ_URI", "postgresql://h1/d,postgres://h2,h3/d", "replicas", 3),
@@ -116,6 +120,7 @@ REFUSED = [
     *(("USERNAME_PATTERN", "[a-z"), ("USERNAME_PATTERN", "(?au)[a-z]")),
     ("LOG_LEVEL", "loud"),
     ("LOG_FORMAT", "xml"),
+    ("DB_ENGINE", "s3cret"),
     ("ACCESS_LOG", "perhaps"),
     ("DB_URI", "mysql://u:s3cret@h/d"),
     ("DB_READ_URI", "sqlite:///s3cret.db"),

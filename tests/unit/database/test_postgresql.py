@@ -10,10 +10,15 @@ import pytest
 from psycopg2 import OperationalError, errors
 
 from hello.database import postgresql as module
+from hello.database.engine import CITUS, COCKROACHDB, Engine
 from hello.database.postgresql import Newest, PostgreSQL, PostgreSQLConnection
-from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown
+from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Unfit
 
 BORN = date(1990, 5, 17)
+
+#: What PostgreSQL answers to `hello.database.engine.QUESTION`, and which process answers.
+ENGINE = ("PostgreSQL 18.6 on x86_64-pc-linux-gnu", False, False)
+PROCESS = 1
 
 
 class Notes:
@@ -38,22 +43,31 @@ class Notes:
     def fetchall(self) -> Any:
         return self.answer
 
+    def get_backend_pid(self) -> int:
+        return PROCESS
+
 
 @pytest.fixture
 def notes() -> Notes:
     return Notes()
 
 
-@pytest.fixture
-def connection(notes: Notes) -> PostgreSQLConnection:
+def connect(
+    notes: Notes, engine: Engine | None = None, process: int = PROCESS
+) -> PostgreSQLConnection:
     """A connection to a server whose clock says what ours does."""
-    connection: Any = PostgreSQLConnection(notes, 2.0, Newest())  # type: ignore[arg-type]
+    connection: Any = PostgreSQLConnection(notes, 2.0, Newest(), engine)  # type: ignore[arg-type]
     clock = datetime.fromtimestamp(time.time(), UTC)
-    notes.answer = [(False, 1, clock, clock)]
+    notes.answer = [(False, process, clock, clock, *ENGINE)]
     connection.configure(time.monotonic() + 5)
     notes.sent.clear()
     notes.answer = []
     return connection
+
+
+@pytest.fixture
+def connection(notes: Notes) -> PostgreSQLConnection:
+    return connect(notes)
 
 
 def test_what_nobody_waits_for_any_more_is_not_sent(
@@ -93,6 +107,44 @@ def test_a_session_that_broke_without_a_word_may_still_bring_its_statement(
         connection.save({"alice": BORN}, before + 5)
     # As long as the server is told that it may save.
     assert caught.value.until - before == pytest.approx(1.8, abs=0.1)
+
+
+def test_a_process_that_cannot_be_found_is_never_known_to_be_gone(notes: Notes) -> None:
+    connection = connect(notes, COCKROACHDB)
+    notes.answer = OperationalError("server closed the connection unexpectedly")
+    with pytest.raises(OutcomeUnknown) as raised:
+        connection.save({"alice": BORN}, time.monotonic() + 5)
+    notes.answer = []
+    assert not raised.value.is_over(connection, time.monotonic() + 5)
+
+
+def test_a_statement_that_looks_at_the_clock_once_may_wait_for_rows_after_that(
+    notes: Notes,
+) -> None:
+    connection = connect(notes, CITUS)
+    notes.answer = OperationalError("server closed the connection unexpectedly")
+    before = time.monotonic()
+    with pytest.raises(OutcomeUnknown) as raised:
+        connection.save({"alice": BORN}, before + 5)
+    # It may come at the end of its time, and may take as long as any statement then.
+    assert raised.value.until - before == pytest.approx(2 * 0.9 * 2.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "error", [errors.DuplicatePreparedStatement, errors.InvalidSqlStatementName]
+)
+def test_a_pooler_that_is_not_caught_at_once_is_caught_by_what_is_prepared(
+    notes: Notes, error: type[Exception]
+) -> None:
+    connection = connect(notes)
+    notes.answer = error()
+    with pytest.raises(ConnectionBroken):
+        connection.find(["alice"], time.monotonic() + 5)
+    # A pooler has numbers of its own for its processes.
+    connection = connect(notes, process=PROCESS + 1)
+    notes.answer = error()
+    with pytest.raises(Unfit, match="session"):
+        connection.find(["alice"], time.monotonic() + 5)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +209,7 @@ class Server(Notes):
         super().execute(sql, parameters)
         now = datetime.now(UTC)
         if "pg_backend_pid" in sql:
-            self.answer = [(True, 1, now, now)]
+            self.answer = [(True, PROCESS, now, now, *ENGINE)]
         elif "pg_control_system" in sql:
             self.answer = [self._history]
         else:

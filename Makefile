@@ -3,50 +3,56 @@
 port ?= 8080
 minutes ?= 5
 org ?=
-PYTHON ?= python3
+# The Python to make the virtual environment of; without it, python3.
+PYTHON ?=
 VENV ?= .venv
+# Which tests; a file, a directory, or one test: tests/unit/test_body.py::test_name
+TESTS ?=
 
 export PORT = $(port)
 export port
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint format openapi bench benchmarks soak pictures
+.PHONY: help dev test lint format lock openapi bench benchmarks soak pictures
 .PHONY: build run upload-prod up down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-dev: $(VENV)/ready ## Run the service on port=8080, in memory, started anew when a file changes
+dev: $(VENV)/runtime ## Run the service on port=8080, in memory, started anew when a file changes
 	@exec $(VENV)/bin/python scripts/dev
 
-test: $(VENV)/ready ## Run every test
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+test: $(VENV)/test ## Run every test, or some: TESTS=tests/unit, TESTS='tests/unit -k leap'
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
-lint: $(VENV)/ready ## Check style and types
+lint: $(VENV)/test ## Check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-format: $(VENV)/ready ## Format the code
+format: $(VENV)/test ## Format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-openapi: $(VENV)/ready ## Make hello/openapi.json of hello/openapi.yaml
+lock: ## Make requirements/*.txt of setup.cfg; ARGS=--upgrade takes the newest versions
+	@PYTHON=$(PYTHON) scripts/lock $(ARGS)
+
+openapi: $(VENV)/test ## Make hello/openapi.json of hello/openapi.yaml
 	@$(VENV)/bin/python scripts/openapi
 
-bench: $(VENV)/ready ## Compare with other stacks; ARGS='--workloads get'; needs wrk
+bench: $(VENV)/test ## Compare with other stacks; ARGS='--workloads get'; needs wrk
 	@PYTHON=$(VENV)/bin/python scripts/bench/prepare
 	@$(VENV)/bin/python scripts/bench $(ARGS)
 
-benchmarks: $(VENV)/ready ## Measure all of it for 30 minutes and write docs/benchmarks.md; ARGS=--quick
+benchmarks: $(VENV)/test ## Measure all of it for 30 minutes and write docs/benchmarks.md; ARGS=--quick
 	@PYTHON=$(VENV)/bin/python scripts/bench/prepare
 	@$(VENV)/bin/python scripts/bench --document $(ARGS)
 
-soak: $(VENV)/ready ## Check the promise for minutes=5 while servers fail
+soak: $(VENV)/test ## Check the promise for minutes=5 while servers fail
 	@VENV=$(VENV) scripts/soak $(minutes)
 
-pictures: $(VENV)/ready ## Draw the pictures in docs/ and compute its figures; needs rsvg-convert
+pictures: $(VENV)/test ## Draw the pictures in docs/ and compute its figures; needs rsvg-convert
 	@$(VENV)/bin/python scripts/draw.py
 	@$(VENV)/bin/python scripts/simulate_scale.py --write
 
@@ -71,6 +77,8 @@ clean: ## Remove what the other commands made
 	rm -rf $(VENV) .bench-venv scripts/bench/contestants/fastify/node_modules build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(VENV)/ready: setup.cfg pyproject.toml constraints.txt
-	@scripts/install $(PYTHON) $(VENV)
-	@touch $@
+# The script decides whether there is something to do: a PYTHON of another version counts too.
+$(VENV)/runtime $(VENV)/test: FORCE
+	@scripts/install $(@F) "$(PYTHON)" $(VENV)
+
+FORCE:

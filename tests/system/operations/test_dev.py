@@ -28,16 +28,16 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what `make dev` needs, with a virtual environment that is installed."""
     path = tmp_path_factory.mktemp("dev")
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("hello", "scripts"):
+    for name in ("hello", "scripts", "requirements"):
         shutil.copytree(ROOT / name, path / name, ignore=ignore)
-    for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "setup.cfg", "pyproject.toml"):
         shutil.copy(ROOT / name, path)
     environment = path / ".venv"
     environment.mkdir()
     for entry in Path(sys.prefix).iterdir():
-        if entry.name != "ready":
+        if entry.name != "runtime":
             (environment / entry.name).symlink_to(entry)
-    (environment / "ready").touch()
+    (environment / "runtime").touch()
     return path
 
 

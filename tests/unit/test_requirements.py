@@ -34,7 +34,7 @@ def asked(extra: str | None = None) -> list[Requirement]:
 
 
 def test_there_are_the_locks_that_are_installed() -> None:
-    assert LOCKS.keys() == {"build", "runtime", "traces", "test"}
+    assert LOCKS.keys() == {"build", "runtime", "traces", "test", "checkov"}
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -3,6 +3,7 @@
 port ?= 8080
 minutes ?= 5
 org ?=
+version ?=
 # The Python to make the virtual environment of; without it, python3.
 PYTHON ?=
 VENV ?= .venv
@@ -15,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help dev test lint format lock openapi bench benchmarks soak pictures
-.PHONY: build run upload-prod up down clean
+.PHONY: build run release upload-prod up down clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,6 +63,9 @@ build: ## Build the image hello:dev
 
 run: ## Run that image on port=8080 as Kubernetes would: no root, nothing to write on
 	@scripts/run
+
+release: ## Make version=1.2.3 of the changelog: a commit and a tag, here alone
+	@$(or $(PYTHON),python3) scripts/release "$(version)"
 
 upload-prod: ## Push the image of this commit to org=… and write deployment.yml
 	@scripts/upload-prod "$(org)"

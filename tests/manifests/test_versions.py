@@ -9,7 +9,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 
 
-def tested() -> list[str]:
+def python_versions() -> list[str]:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     [job] = workflow["jobs"].values()
     python: list[str] = job["strategy"]["matrix"]["python"]
@@ -19,7 +19,7 @@ def tested() -> list[str]:
 def test_the_images_python_is_one_that_was_tested_on_the_same_system() -> None:
     base = re.search(r"^ARG BASE=python:(\S+)-slim-(\w+)$", (ROOT / "Dockerfile").read_text(), re.M)
     assert base
-    assert base[1] in tested()
+    assert base[1] in python_versions()
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
     assert f"container: python:${{{{ matrix.python }}}}-{base[2]}\n" in workflow
 
@@ -28,7 +28,7 @@ def test_the_package_claims_what_is_tested() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     claimed = re.findall(r"Python :: (3\.\d+)", setup["metadata"]["classifiers"])
-    assert claimed == tested()
+    assert claimed == python_versions()
     assert setup["options"]["python_requires"] == f">={claimed[0]}"
     project = (ROOT / "pyproject.toml").read_text()
     assert f'target-version = "py{claimed[0].replace(".", "")}"' in project
@@ -37,7 +37,7 @@ def test_the_package_claims_what_is_tested() -> None:
 
 def test_a_machine_with_several_tries_all_of_them() -> None:
     [minors] = re.findall(r"^for minor in ([\d ]+); do$", (ROOT / ".ci" / "run").read_text(), re.M)
-    assert [f"3.{minor}" for minor in minors.split()] == tested()
+    assert [f"3.{minor}" for minor in minors.split()] == python_versions()
 
 
 def test_ci_runs_the_same_everywhere() -> None:

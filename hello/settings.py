@@ -136,6 +136,8 @@ class Settings:
     admin_port: int = setting("ADMIN_PORT", integer(0, 65535), 9090)
     web_concurrency: int = setting("WEB_CONCURRENCY", integer(1, 256), 1)
     max_connections: int = setting("MAX_CONNECTIONS", integer(1, 1_000_000), 4096)
+    #: Whether plain requests take the short way of hello/server/connection.py.
+    http_short_way: bool = setting("HTTP_SHORT_WAY", _boolean, True)
     time_zone: ZoneInfo = setting("TIMEZONE", time_zones.parse, time_zones.parse("UTC"))  # noqa: RUF009
     username_pattern: str = setting("USERNAME_PATTERN", _pattern, DEFAULT_PATTERN)
     read_lanes: int = setting("READ_LANES", integer(1, 16), 2)

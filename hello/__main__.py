@@ -1,27 +1,18 @@
-"""`python -m hello serve | migrate | check | forget`"""
+"""`hello serve | migrate | check | forget | settings | healthcheck`, or `python -m hello …`.
+
+Each command imports what it needs when it runs: `healthcheck` runs every few seconds.
+"""
 
 import argparse
-import logging
 import os
 import shlex
 import sys
-from contextlib import closing
 
-import peewee
-from playhouse.migrations import MigrationError
+from hello import __version__
+from hello.environment import MISCONFIGURED, SettingsError
 
-from hello.credentials import Credentials
-from hello.database import schema
-from hello.environment import SettingsError, Source
-from hello.errors import DatabaseUnavailable, Unavailable
-from hello.settings import MISCONFIGURED, Settings
-from hello.uris import DatabaseURI
-
-#: Exit codes, beside MISCONFIGURED. UNKNOWN is for `migrate --check` and `forget` alone.
-DONE, FAILED, PENDING, NO_SUCH_USER, UNKNOWN = 0, 1, 1, 1, 3
-
-#: Whether all that is said is lines of a log: in a pod, `migrate` writes beside the service.
-_as_json = False
+#: Exit codes of `forget`, beside MISCONFIGURED.
+ERASED, NO_SUCH_USER, UNKNOWN = 0, 1, 3
 
 
 def serve(_options: argparse.Namespace, extra: list[str]) -> int:
@@ -35,6 +26,8 @@ def _gunicorns_environment() -> dict[str, str]:
 
     Raises SettingsError.
     """
+    from hello.settings import Settings
+
     environ = dict(os.environ)
     Settings.check("WEB_CONCURRENCY", environ)
     if not environ.get("WEB_CONCURRENCY"):
@@ -48,97 +41,20 @@ def _gunicorns_environment() -> dict[str, str]:
 
 
 def migrate(options: argparse.Namespace, _extra: list[str]) -> int:
-    settings = Settings.load()
-    if settings.db_uri.is_memory:
-        _print("a database in memory is created with the current schema; nothing to do")
-        return DONE
-    try:
-        database = schema.connect(settings.db_uri, settings.connect_timeout, settings.db_engine)
-    except schema.Refused:
-        raise
-    except DatabaseUnavailable as ex:
-        if options.down is not None or not _is_current_on_a_replica(settings):
-            raise
-        _print(f"nothing to do: a replica has the current schema; the primary is away: {ex}")
-        return DONE
-    try:
-        if options.check:
-            missing = schema.pending(schema.applied(database))
-            for name in missing:
-                _print(f"pending: {name}")
-            return PENDING if missing else DONE
-        if options.down is not None:
-            target = options.down or None
-            if not _may_lose(schema.losses(database, target, wait=options.wait, say=_say), options):
-                return FAILED
-            names = schema.downgrade(database, target, wait=options.wait, say=_say)
-            verb = "reverted"
-        else:
-            names = schema.upgrade(database, wait=options.wait, say=_say)
-            verb = "applied"
-        for name in names:
-            _print(f"{verb}: {name}")
-        if not names:
-            _print("nothing to do")
-        return DONE
-    finally:
-        database.close()
+    from hello import migrate
 
-
-def _is_current_on_a_replica(settings: Settings) -> bool:
-    """Whether a replica has the current schema: then the primary has it, which is never behind."""
-    uris = Credentials(settings.source)
-    for number in range(settings.replicas):
-        try:
-            replica = schema.connect(DatabaseURI(uris.replica(number)), settings.connect_timeout)
-            with closing(replica):
-                if not schema.pending(schema.applied(replica)):
-                    return True
-        except (DatabaseUnavailable, peewee.DatabaseError, peewee.InterfaceError):
-            continue
-    return False
-
-
-def _may_lose(losses: list[str], options: argparse.Namespace) -> bool:
-    """Say what will be lost; return whether an option or an answer agrees to it."""
-    for what in losses:
-        _say(f"this loses {what}")
-    if not losses or options.yes:
-        return True
-    if sys.stdin.isatty():
-        print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() in ("y", "yes"):
-            return True
-    _say("nothing was changed; --yes reverts all the same")
-    return False
-
-
-def _print(result: str) -> None:
-    print(_line(result, logging.INFO) if _as_json else result)
-
-
-def _say(what: str, level: int = logging.INFO) -> None:
-    """Print progress on standard error: standard output has the result."""
-    text = _line(what, level) if _as_json else f"hello: {what}"
-    print(text, file=sys.stderr, flush=True)
-
-
-def _line(what: str, level: int) -> str:
-    from hello.telemetry.logs import JSONFormatter  # imports gunicorn
-
-    return JSONFormatter().format(
-        logging.LogRecord("hello.migrate", level, __file__, 0, what, None, None)
-    )
+    return migrate.main(options)
 
 
 def check(options: argparse.Namespace, _extra: list[str]) -> int:
-    from hello import check  # imports the whole service, which the other commands do without
+    from hello import check
 
     return check.main(as_json=options.json, timeout=options.timeout)
 
 
 def forget(options: argparse.Namespace, _extra: list[str]) -> int:
-    from hello.forget import forget  # imports the whole service, as `check` does
+    from hello.errors import Unavailable
+    from hello.forget import forget
 
     try:
         erased = forget(options.username)
@@ -146,7 +62,27 @@ def forget(options: argparse.Namespace, _extra: list[str]) -> int:
         _say(str(ex))
         return UNKNOWN
     print("erased" if erased else "no such user")
-    return DONE if erased else NO_SUCH_USER
+    return ERASED if erased else NO_SUCH_USER
+
+
+def settings(_options: argparse.Namespace, _extra: list[str]) -> int:
+    from hello.settings import Settings
+
+    rows = Settings.load().shown()
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
+    return 0
+
+
+def healthcheck(_options: argparse.Namespace, _extra: list[str]) -> int:
+    from hello import healthcheck
+
+    return healthcheck.main()
+
+
+def _say(what: str) -> None:
+    print(f"hello: {what}", file=sys.stderr, flush=True)
 
 
 def _seconds(text: str) -> float:
@@ -159,14 +95,40 @@ def _seconds(text: str) -> float:
     return value
 
 
+class _ServeHelp(argparse.Action):
+    """The help of `serve` names every setting, which no other command needs to import for it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from hello.settings import Settings
+
+        names = ", ".join(Settings.names())
+        parser.epilog = (
+            f"settings are environment variables, or files of that name in SECRETS_DIR: {names}."
+            " `hello settings` shows them. Options are gunicorn's: `python -m gunicorn --help`"
+        )
+        parser.print_help()
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m hello", description="A birthday service.")
+    parser = argparse.ArgumentParser(prog="hello", description="A birthday service.")
+    parser.add_argument("--version", action="version", version=f"hello {__version__}")
     commands = parser.add_subparsers(required=True)
 
-    command = commands.add_parser("serve", help="run the service; options are gunicorn's")
-    command.set_defaults(run=serve, check=False)
+    command = commands.add_parser(
+        "serve", help="run the service; options are gunicorn's", add_help=False
+    )
+    command.set_defaults(run=serve)
+    command.add_argument(
+        "-h", "--help", action=_ServeHelp, nargs=0, help="show this message, with every setting"
+    )
 
-    command = commands.add_parser("migrate", help="bring the database's schema up to date")
+    command = commands.add_parser(
+        "migrate",
+        help="bring the database's schema up to date",
+        epilog="exit status: 0 done; 1 it failed, or with --check: something is missing; 2 a"
+        " setting or an option is wrong; 3 with --check: it could not find out",
+    )
     command.set_defaults(run=migrate)
     choice = command.add_mutually_exclusive_group()
     choice.add_argument(
@@ -195,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 all of it works; 1 something does not: it may be that requests are"
         " answered all the same, the lines GET and PUT say so; 2 a setting or an option is wrong",
     )
-    command.set_defaults(run=check, check=False)
+    command.set_defaults(run=check)
     command.add_argument("--json", action="store_true", help="one JSON object, for machines")
     command.add_argument(
         "--timeout", type=_seconds, default=5, metavar="SECONDS", help="for each of them (5)"
@@ -209,28 +171,38 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 erased; 1 no such user; 2 a setting or the username is wrong; 3 it"
         " is not certain: the line says what is known, and it can be run again",
     )
-    command.set_defaults(run=forget, check=False)
+    command.set_defaults(run=forget)
     command.add_argument("username", metavar="USERNAME", help="one with a - in front goes after --")
+
+    command = commands.add_parser(
+        "settings",
+        help="show each setting and where it comes from",
+        description="Show each setting, its value, and where that comes from. A value that may"
+        " hold a password is shown as: secret.",
+        epilog="exit status: 0 all are right; 2 one is wrong, and the line names it",
+    )
+    command.set_defaults(run=settings)
+
+    command = commands.add_parser(
+        "healthcheck",
+        help="ask the service on this host whether it is ready",
+        description="Ask the service on this host, by HOST and PORT, whether it is ready: for the"
+        " image's HEALTHCHECK. Kubernetes asks by itself.",
+        epilog="exit status: 0 ready; 1 not ready, or no answer; 2 a setting is wrong",
+    )
+    command.set_defaults(run=healthcheck)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    global _as_json
     options, extra = _parser().parse_known_args(arguments)
     if extra and options.run is not serve:
         _parser().error(f"unrecognized arguments: {' '.join(extra)}")
     try:
-        if options.run is migrate:
-            _as_json = (Source(os.environ).get("LOG_FORMAT") or "").lower() == "json"
         return int(options.run(options, extra))
     except SettingsError as ex:
-        _say(str(ex), logging.ERROR)
+        _say(str(ex))
         return MISCONFIGURED
-    except (DatabaseUnavailable, MigrationError) as ex:
-        _say(str(ex), logging.ERROR)
-    except (peewee.DatabaseError, peewee.InterfaceError) as ex:
-        _say(schema.reason(ex), logging.ERROR)
-    return UNKNOWN if options.check else FAILED
 
 
 if __name__ == "__main__":

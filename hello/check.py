@@ -16,9 +16,9 @@ import gevent
 
 from hello.backends import Backends
 from hello.checks import Check, Finding, measure, status
-from hello.environment import SettingsError
+from hello.environment import MISCONFIGURED, SettingsError
 from hello.errors import SchemaOutdated, Unavailable
-from hello.settings import MISCONFIGURED, Settings
+from hello.settings import Settings
 
 #: Seconds that each check may take; all run at once.
 TIMEOUT = 5.0

@@ -7,10 +7,10 @@ read again while the service runs: see `hello.credentials`.
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 import regex
@@ -18,12 +18,18 @@ import regex
 from hello import time_zones
 from hello.cache import uri as cache_uri
 from hello.database.engine import ENGINES, Engine
-from hello.environment import SettingsError, Source
+from hello.environment import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    DEFAULT_SECRETS_DIR,
+    SettingsError,
+    Source,
+    integer,
+    is_this_machines_name,
+    listen_on,
+)
 from hello.uris import DatabaseURI, parse_replica_uris
 from hello.usernames import DEFAULT_PATTERN
-
-#: The exit code of every command if a setting is wrong: the one that argparse has for options.
-MISCONFIGURED = 2
 
 T = TypeVar("T")
 
@@ -38,13 +44,17 @@ def setting(name: str, parse: Callable[[str], T], default: T) -> T:
     return declared
 
 
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-            raise ValueError(f"must be a whole number from {low} to {high}")
-        return int(text)
+class Shown(NamedTuple):
+    """A setting as people are shown it: without what may hold a password."""
 
-    return parse
+    name: str
+    value: str
+    #: Where it comes from.
+    origin: str
+
+
+#: The settings that may hold a password, and what they are shown as where nobody has set them.
+_SECRETS = {"DB_URI": "sqlite://", "DB_READ_URI": "", "CACHE_URI": ""}
 
 
 def _seconds(text: str) -> float:
@@ -99,9 +109,13 @@ def _is_cache_uri(text: str) -> bool:
 _COLLECTORS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
+def _collector(environ: Mapping[str, str]) -> str | None:
+    return next((name for name in _COLLECTORS if environ.get(name)), None)
+
+
 def _traces(environ: Mapping[str, str]) -> bool:
     """Whether OpenTelemetry's own variables ask for traces; raises SettingsError."""
-    name = next((name for name in _COLLECTORS if environ.get(name)), None)
+    name = _collector(environ)
     if name is None or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     if environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
@@ -125,21 +139,23 @@ class Settings:
     cache: bool = setting("CACHE_URI", _is_cache_uri, False)
     cache_ttl: float = setting("CACHE_TTL", _seconds, 60.0)
     cache_timeout: float = setting("CACHE_TIMEOUT", _seconds, 0.25)
-    host: str = setting("HOST", str, "127.0.0.1")
-    port: int = setting("PORT", _integer(0, 65535), 8080)
-    admin_port: int = setting("ADMIN_PORT", _integer(0, 65535), 9090)
-    web_concurrency: int = setting("WEB_CONCURRENCY", _integer(1, 256), 1)
-    max_connections: int = setting("MAX_CONNECTIONS", _integer(1, 1_000_000), 4096)
+    host: str = setting("HOST", listen_on, DEFAULT_HOST)
+    port: int = setting("PORT", integer(0, 65535), DEFAULT_PORT)
+    admin_port: int = setting("ADMIN_PORT", integer(0, 65535), 9090)
+    web_concurrency: int = setting("WEB_CONCURRENCY", integer(1, 256), 1)
+    max_connections: int = setting("MAX_CONNECTIONS", integer(1, 1_000_000), 4096)
+    #: Whether plain requests take the short way of hello/server/connection.py.
+    http_short_way: bool = setting("HTTP_SHORT_WAY", _boolean, True)
     time_zone: ZoneInfo = setting("TIMEZONE", time_zones.parse, time_zones.parse("UTC"))  # noqa: RUF009
     username_pattern: str = setting("USERNAME_PATTERN", _pattern, DEFAULT_PATTERN)
-    read_lanes: int = setting("READ_LANES", _integer(1, 16), 2)
-    max_waiting: int = setting("MAX_WAITING", _integer(1, 1_000_000), 1024)
+    read_lanes: int = setting("READ_LANES", integer(1, 16), 2)
+    max_waiting: int = setting("MAX_WAITING", integer(1, 1_000_000), 1024)
     connect_timeout: float = setting("CONNECT_TIMEOUT", _seconds, 2.0)
     statement_timeout: float = setting("STATEMENT_TIMEOUT", _seconds, 2.0)
     request_timeout: float = setting("REQUEST_TIMEOUT", _seconds, 5.0)
     head_timeout: float = setting("HEAD_TIMEOUT", _seconds, 10.0)
     body_timeout: float = setting("BODY_TIMEOUT", _seconds, 10.0)
-    graceful_timeout: int = setting("GRACEFUL_TIMEOUT", _integer(1, 3600), 20)
+    graceful_timeout: int = setting("GRACEFUL_TIMEOUT", integer(1, 3600), 20)
     log_level: str = setting(
         "LOG_LEVEL", _one_of("debug", "info", "warning", "error", "critical"), "info"
     )
@@ -181,6 +197,10 @@ class Settings:
             )
         if 0 < settings.admin_port == settings.port and source.get("ADMIN_PORT"):
             raise SettingsError("ADMIN_PORT: must differ from PORT")
+        cache = source.find("CACHE_URI")
+        if cache and cache.name != "CACHE_URI" and settings.db_uri.is_sqlite:
+            # A platform sets it for whoever wants it, and SQLite wants none.
+            settings = replace(settings, cache=False)
         goes_with_postgresql = {
             "DB_ENGINE": settings.db_engine,
             "DB_READ_URI": settings.replicas,
@@ -194,10 +214,40 @@ class Settings:
         return settings
 
     @classmethod
+    def names(cls) -> list[str]:
+        """The names of all settings but OpenTelemetry's."""
+        return [each.metadata["name"] for each in fields(cls) if each.metadata]
+
+    @classmethod
     def check(cls, name: str, environ: Mapping[str, str]) -> None:
         """Check one setting alone; raises SettingsError if it is wrong."""
         [declared] = [each for each in fields(cls) if each.metadata.get("name") == name]
         Source(environ).parse(**declared.metadata)
+
+    def shown(self) -> list[Shown]:
+        """Every setting, its value, and where that comes from."""
+        directory = self.source.directory
+        origin = "default" if str(directory) == DEFAULT_SECRETS_DIR else "variable SECRETS_DIR"
+        rows = [Shown("SECRETS_DIR", str(directory), origin)]
+        for declared in fields(self):
+            if declared.metadata:
+                name = declared.metadata["name"]
+                rows.append(self._show(name, getattr(self, declared.name)))
+        collector = _collector(self.source.environ) if self.traces else None
+        origin = f"variable {collector}" if collector else "default"
+        return [*rows, Shown(_COLLECTORS[-1], "secret" if collector else "", origin)]
+
+    def _show(self, name: str, value: object) -> Shown:
+        origin = self.source.origin(name)
+        if name == "HOST" and is_this_machines_name(self.source.get(name) or ""):
+            origin = f"default, since {origin} is this machine's name"
+        if name == "CACHE_URI" and origin != "default" and not value:
+            return Shown(name, "", f"{origin}, not used with SQLite")
+        if name in _SECRETS:
+            return Shown(name, _SECRETS[name] if origin == "default" else "secret", origin)
+        if isinstance(value, bool):
+            return Shown(name, "on" if value else "off", origin)
+        return Shown(name, f"{value:g}" if isinstance(value, float) else str(value), origin)
 
     @property
     def backends(self) -> str:

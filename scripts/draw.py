@@ -242,10 +242,14 @@ def main() -> int:
         drawn = Picture(source.read_text()).svg()
         if not svg.exists() or svg.read_text() != drawn:
             stale.append(svg.name)
-        if not png.exists() or b"tEXtSource\0" + _digest(drawn) not in png.read_bytes():
+        outdated = not png.exists() or b"tEXtSource\0" + _digest(drawn) not in png.read_bytes()
+        if outdated:
             stale.append(png.name)
         if not check:
             svg.write_text(drawn)
+            # Another version of the program would draw other bytes of the same picture.
+            if not outdated:
+                continue
             if shutil.which("rsvg-convert") is None:
                 sys.exit("draw: no rsvg-convert: the PNGs are as they were (librsvg2-bin)")
             png.write_bytes(_png(drawn))

@@ -5,6 +5,8 @@ from hypothesis import HealthCheck, settings
 
 from hello.database.sqlite import SQLiteMemory
 
+pytest_plugins = ["tests.support.skips"]
+
 # The same examples in every run: a failure in CI is a failure on the desk.
 # Fixtures are shared by the examples of a test on purpose.
 settings.register_profile(

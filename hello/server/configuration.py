@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping  # noqa: E402
 from errno import EADDRINUSE  # noqa: E402
 from typing import Any, NoReturn  # noqa: E402
 
-from hello.environment import SettingsError  # noqa: E402
+from hello.environment import MISCONFIGURED, SettingsError, is_this_machines_name  # noqa: E402
 from hello.server.worker import Worker  # noqa: E402
-from hello.settings import MISCONFIGURED, Settings  # noqa: E402
+from hello.settings import Settings  # noqa: E402
 from hello.telemetry import logs, metrics  # noqa: E402
 from hello.telemetry.admin import Admin  # noqa: E402
 
@@ -129,6 +129,12 @@ def on_starting(server: Any) -> None:
         if is_wrong(server.cfg):
             _refuse(f"gunicorn's option {reason}")
     server.log.info("serving %s", _settings.backends)
+    if is_this_machines_name(_settings.source.get("HOST") or ""):
+        server.log.warning(
+            "HOST is this machine's name, as some shells export it, and is not used: listening on"
+            " %s alone; to listen elsewhere, set HOST to an address",
+            _settings.host,
+        )
     # SIGUSR2 runs these arguments. Of `python -m gunicorn`, gunicorn itself would make the path of
     # a file in gunicorn/, whose modules would then hide those of the standard library.
     server.START_CTX["args"] = sys.orig_argv

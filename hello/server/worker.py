@@ -35,6 +35,10 @@ OWN_FILES = 128
 GC_THRESHOLD = 20_000
 
 
+def no_head_parser(_client: Any, _peer: Any, _server: Any) -> None:
+    """With HTTP_SHORT_WAY=off no request is plain: all go gunicorn's own way."""
+
+
 class Worker(GeventWorker):  # type: ignore[misc]
     alive: bool
     worker_connections: int
@@ -97,7 +101,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             count_request=self._count_request,
             handle_request=self.handle_request,
             refuse=self._refuse,
-            head_parser=self.head_parser,
+            head_parser=self.head_parser if settings.http_short_way else no_head_parser,
         )
 
     def _serve(self, context: Context, graceful_timeout: float) -> None:

@@ -1,6 +1,7 @@
 """The pictures in docs/ are what their descriptions say."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -23,6 +24,22 @@ def test_the_pictures_are_up_to_date() -> None:
     command = [sys.executable, str(DRAW), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_picture_that_is_up_to_date_is_not_drawn_again(tmp_path: Path) -> None:
+    # Another version of rsvg-convert would draw other bytes; there is none on this PATH.
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "docs").mkdir()
+    shutil.copy(DRAW, tmp_path / "scripts")
+    files = [path for each in PICTURES for path in DRAW.parents[1].glob(f"docs/{each.stem}.*")]
+    for path in files:
+        shutil.copy(path, tmp_path / "docs")
+    command = [sys.executable, str(tmp_path / "scripts" / DRAW.name)]
+    done = subprocess.run(command, env={"PATH": ""}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(files) == 3 * len(PICTURES)
+    for path in files:
+        assert (tmp_path / "docs" / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("description", PICTURES, ids=lambda path: path.stem)

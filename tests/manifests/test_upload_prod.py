@@ -36,8 +36,17 @@ TOOLS = [
 ]
 
 DOCKER = """#!/bin/sh
+case "$1 $2" in
+    "buildx inspect") [ -n "$BUILDER" ] && printf '%b' "$BUILDER"; exit ;;
+esac
 echo "$*" >>"$RECORD"
+while [ $# -gt 1 ] && [ "$1" != --metadata-file ]; do
+    case $1 in buildx) buildx=yes ;; esac
+    [ -z "$buildx" ] && break
+    shift
+done
 case $1 in
+    --metadata-file) printf '%s' "$METADATA" >"$2"; exit "${BUILD:-0}" ;;
     build) exit "${BUILD:-0}" ;;
     push) exit "${PUSH:-0}" ;;
     image) printf '%s\\n' $DIGESTS ;;
@@ -67,7 +76,9 @@ class Repository:
         docker.write_text(DOCKER)
         docker.chmod(0o755)
         shutil.copytree(ROOT / "manifests", self.path / "manifests")
-        (self.path / "scripts").mkdir()
+        for name in ("scripts", "hello"):
+            (self.path / name).mkdir()
+        (self.path / "hello" / "__init__.py").write_text('__version__ = "1.2.3"\n')
         shutil.copy(ROOT / "scripts" / "upload-prod", self.path / "scripts")
         (self.path / ".gitignore").write_text("deployment.yml\n")
         # Of nothing, so that no base image is needed. The real one is the same to this script.
@@ -139,9 +150,10 @@ def test_the_deployment_has_the_digest_that_was_pushed(repository: Repository) -
     done = repository.upload("revolut", DIGESTS=digests)
     assert done.returncode == 0, done.stderr
     revision = repository.revision
-    tag = f"revolut/hello:{revision[:12]}"
+    tag = f"revolut/hello:1.2.3-{revision[:12]}"
     build, push, _ = repository.calls
-    assert build.startswith(f"build --tag {tag} --build-arg REVISION={revision} ")
+    version = f"--build-arg VERSION=1.2.3-{revision[:12]}"
+    assert build == f"build --tag {tag} --build-arg REVISION={revision} {version} ."
     assert push == f"push {tag}"
     # One for the migration, one for the service.
     assert images(repository.deployment) == [f"revolut/hello@{DIGEST}"] * 2
@@ -152,8 +164,74 @@ def test_the_deployment_has_the_digest_that_was_pushed(repository: Repository) -
 def test_without_a_digest_the_deployment_has_the_tag_of_the_commit(repository: Repository) -> None:
     done = repository.upload("127.0.0.1:5000/revolut", DIGESTS="")
     assert done.returncode == 0, done.stderr
-    tag = f"127.0.0.1:5000/revolut/hello:{repository.revision[:12]}"
+    tag = f"127.0.0.1:5000/revolut/hello:1.2.3-{repository.revision[:12]}"
     assert images(repository.deployment) == [tag] * 2
+
+
+def test_a_release_has_its_own_tag_and_a_base_may_be_named(repository: Repository) -> None:
+    repository.git("tag", "v1.2.3")
+    done = repository.upload("revolut", DIGESTS="", BASE=f"python@{DIGEST}")
+    assert done.returncode == 0, done.stderr
+    build = repository.calls[0]
+    assert build.startswith("build --tag revolut/hello:1.2.3 ")
+    assert build.endswith(f" --build-arg VERSION=1.2.3 --build-arg BASE=python@{DIGEST} .")
+    assert images(repository.deployment) == ["revolut/hello:1.2.3"] * 2
+
+
+#: What `docker buildx inspect` says of a builder.
+BUILDER = "Name: multi\\nDriver:   docker-container\\n\\nPlatforms: linux/amd64*, linux/arm64\\n"
+METADATA = f'{{\n  "buildx.build.ref": "x",\n  "containerimage.digest": "{DIGEST}"\n}}\n'
+
+
+@pytest.mark.parametrize(
+    ("builder", "wanted", "platforms"),
+    [
+        (BUILDER, "", "linux/amd64,linux/arm64"),
+        (BUILDER, "linux/arm64", "linux/arm64"),
+        (BUILDER.replace(", linux/arm64", ""), "", "linux/amd64"),
+    ],
+)
+def test_a_builder_that_can_makes_it_for_both_and_says_what_is_in_it(
+    repository: Repository, builder: str, wanted: str, platforms: str
+) -> None:
+    environment = {"DOCKER_DEFAULT_PLATFORM": wanted} if wanted else {}
+    done = repository.upload("revolut", BUILDER=builder, METADATA=METADATA, **environment)
+    assert done.returncode == 0, done.stderr
+    [build] = repository.calls
+    assert build.startswith(
+        f"buildx build --platform {platforms} --sbom=true --provenance=mode=max --metadata-file "
+    )
+    assert " --push --tag revolut/hello:1.2.3-" in build
+    assert images(repository.deployment) == [f"revolut/hello@{DIGEST}"] * 2
+
+
+@pytest.mark.parametrize(
+    "builder",
+    [
+        BUILDER.replace("docker-container", "docker"),
+        BUILDER.replace("linux/amd64*, linux/arm64", "linux/riscv64, linux/arm64/v9"),
+    ],
+)
+def test_any_other_builder_is_left_alone(repository: Repository, builder: str) -> None:
+    done = repository.upload("revolut", BUILDER=builder, DIGESTS="")
+    assert done.returncode == 0, done.stderr
+    assert repository.calls[0].startswith("build ")
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"BUILD": "1", "METADATA": METADATA}, "the build failed, or the push"),
+        ({"METADATA": "{}"}, "the builder did not say what it pushed"),
+    ],
+)
+def test_a_builder_that_fails_leaves_the_deployment_alone(
+    repository: Repository, environment: dict[str, str], line: str
+) -> None:
+    done = repository.upload("revolut", BUILDER=BUILDER, **environment)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"upload-prod: {line}; deployment.yml is as it was"
+    assert repository.deployment.read_text() == OLD
 
 
 def untracked(repository: Repository) -> None:
@@ -275,5 +353,5 @@ def test_a_registry_has_what_the_deployment_names(repository: Repository, regist
         assert "the push failed; deployment.yml is as it was" in done.stderr
         assert repository.deployment.read_text() == written
     finally:
-        tags = [f"{where}/hello:{repository.revision[:12]}" for where in (org, away)]
+        tags = [f"{where}/hello:1.2.3-{repository.revision[:12]}" for where in (org, away)]
         subprocess.run([docker, "image", "rm", "--force", *tags], capture_output=True)

@@ -52,17 +52,14 @@ class Pair(NamedTuple):
 def pair(*options: str, **settings: str) -> Iterator[Pair]:
     """Both, with the probe for an application and the same options of gunicorn's."""
 
-    def service(worker: str) -> Service:
-        command = [
-            *(sys.executable, "-m", "gunicorn", "-c", "python:hello.server"),
-            *("--worker-class", worker, "--pythonpath", str(_ROOT), *options),
-            "tests.support.probe:application",
-        ]
-        return Service(command, **settings)
-
+    command = [
+        *(sys.executable, "-m", "gunicorn", "-c", "python:hello.server"),
+        *("--pythonpath", str(_ROOT), *options),
+        "tests.support.probe:application",
+    ]
     with (
-        service("hello.server.worker.Worker") as lean,
-        service("tests.support.probe.StockWorker") as stock,
+        Service(command, **settings) as lean,
+        Service(command, HTTP_SHORT_WAY="off", **settings) as stock,
     ):
         yield Pair(lean.wait_until("/"), stock.wait_until("/"))
 

@@ -1,11 +1,9 @@
-"""A WSGI application that tells what it was given, and the worker that it is compared on."""
+"""A WSGI application that tells what it was given."""
 
 import hashlib
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
-
-from hello.server.worker import Worker
 
 #: What two servers need not share: objects of theirs, their ports, and an extension of
 #: gunicorn's that the short way does without (PEP 3333 lets a server have any).
@@ -18,13 +16,6 @@ OWN = {
     "SERVER_PORT",
     "REMOTE_PORT",
 }
-
-
-class StockWorker(Worker):
-    """The worker of the service, for which no request is plain."""
-
-    def head_parser(self, client: Any, peer: Any, server: Any) -> None:
-        return None
 
 
 Start = Callable[..., Callable[[bytes], object]]
@@ -55,6 +46,13 @@ def answering(status: Any, *headers: Any, parts: Iterable[Any] = (b"hello",)) ->
         return parts
 
     return answer
+
+
+def way(environ: dict, start: Start) -> list[bytes]:
+    """Tell by which way the request came, by an extension of gunicorn's."""
+    said = b"gunicorn" if "wsgi.early_hints" in environ else b"short"
+    start(OK, [("Content-Length", str(len(said)))])
+    return [said]
 
 
 def unread(environ: dict, start: Start) -> list[bytes]:
@@ -206,5 +204,7 @@ def application(environ: dict, start: Start) -> Iterable[Any]:
         # For whoever reads the answer: one to a HEAD has no body.
         return start(status, [*headers, ("X-Method", environ["REQUEST_METHOD"])], *exc_info)
 
+    if environ["PATH_INFO"] == "/way":  # not among PATHS, whose answers are the same on both
+        return way(environ, start_with_method)
     answer: Callable[..., Iterable[Any]] = PATHS.get(environ["PATH_INFO"], echo)
     return answer(environ, start_with_method)

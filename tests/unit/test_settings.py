@@ -30,6 +30,7 @@ DEFAULTS = {
     "cache_timeout": 0.25,
     "web_concurrency": 1,
     "max_connections": 4096,
+    "http_short_way": True,
     "time_zone": ZoneInfo("UTC"),
     "username_pattern": DEFAULT_PATTERN,
     "read_lanes": 2,
@@ -59,6 +60,7 @@ ACCEPTED = [
     ("ADMIN_PORT", "9191", "admin_port", 9191),
     ("WEB_CONCURRENCY", "1", "web_concurrency", 1),
     ("MAX_CONNECTIONS", "1000", "max_connections", 1000),
+    ("HTTP_SHORT_WAY", "off", "http_short_way", False),
     ("TIMEZONE", "Europe/Berlin", "time_zone", ZoneInfo("Europe/Berlin")),
     ("USERNAME_PATTERN", "[A-Za-z]+", "username_pattern", "[A-Za-z]+"),
     ("READ_LANES", "16", "read_lanes", 16),
@@ -76,6 +78,7 @@ ACCEPTED = [
     ("ACCESS_LOG", "on", "access_log", True),
     ("ACCESS_LOG", "True", "access_log", True),
     ("ACCESS_LOG", "off", "access_log", False),
+    ("DATABASE_URL", "postgres://u@h/d", "db_uri", DatabaseURI("postgres://u@h/d")),
 ]
 
 #: The same for settings that go with PostgreSQL alone.
@@ -122,6 +125,7 @@ REFUSED = [
     ("LOG_FORMAT", "xml"),
     ("DB_ENGINE", "s3cret"),
     ("ACCESS_LOG", "perhaps"),
+    ("HTTP_SHORT_WAY", "perhaps"),
     ("DB_URI", "mysql://u:s3cret@h/d"),
     ("DB_READ_URI", "sqlite:///s3cret.db"),
     ("DB_READ_URI", "postgresql://u:s3/cret@h/d"),
@@ -363,3 +367,63 @@ def test_the_admin_port_is_not_the_port() -> None:
     # Who asks for its default as a port has not asked for an admin port.
     assert load(PORT="9090").port == 9090
     assert load(PORT="0", ADMIN_PORT="0").admin_port == 0
+
+
+def test_the_names_that_platforms_give_are_understood(secrets: Path) -> None:
+    postgresql = {"DATABASE_URL": "postgres://u:s3cret@h/d"}
+    assert load(**postgresql, REDIS_URL="redis://h").cache
+    # The service's own names win, a file too.
+    (secrets / "DB_URI").write_text("postgresql://own/d")
+    assert load(**postgresql, SECRETS_DIR=str(secrets)).db_uri.text == "postgresql://own/d"
+    assert load(**postgresql, DB_URI="sqlite:///a.db").db_uri.is_sqlite
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL: must begin with") as caught:
+        load(DATABASE_URL="mysql://u:s3cret@h/d")
+    assert "s3cret" not in str(caught.value)
+    with pytest.raises(SettingsError, match=r"^REDIS_URL: must be a URI like"):
+        load(**postgresql, REDIS_URL="memcached://h")
+
+
+def test_a_cache_that_a_platform_names_is_nothing_to_sqlite() -> None:
+    assert not load(REDIS_URL="redis://h").cache
+    with pytest.raises(SettingsError, match=r"^CACHE_URI: goes with a DB_URI"):
+        load(REDIS_URL="redis://h", CACHE_URI="redis://h")
+
+
+@pytest.mark.parametrize("name", ["desk", "DESK", "desk.example.org"])
+def test_a_host_that_is_the_machines_name_asks_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "desk.local")
+    settings = load(HOST=name)
+    assert settings.host == "127.0.0.1"
+    [shown] = [row for row in settings.shown() if row.name == "HOST"]
+    assert shown[1:] == ("127.0.0.1", "default, since variable HOST is this machine's name")
+    assert load(HOST="desktop").host == "desktop"
+
+
+def test_what_is_shown_is_every_setting_and_where_it_comes_from(secrets: Path) -> None:
+    (secrets / "DB_URI").write_text("postgresql://u:s3cret@h/d")
+    environ = {"REDIS_URL": "redis://:s3cret@h", "ACCESS_LOG": "on", "CACHE_TTL": "90"}
+    rows = load(**environ, SECRETS_DIR=str(secrets)).shown()
+    shown = {row.name: row[1:] for row in rows}
+    documented = {name for name in defaults_in_the_readme() if name != "OTEL_*"}
+    assert shown.keys() == documented
+    assert shown["SECRETS_DIR"] == (str(secrets), "variable SECRETS_DIR")
+    assert shown["DB_URI"] == ("secret", f"file {secrets}/DB_URI")
+    assert shown["DB_READ_URI"] == ("", "default")
+    assert shown["CACHE_URI"] == ("secret", "variable REDIS_URL")
+    assert shown["CACHE_TTL"] == ("90", "variable CACHE_TTL")
+    assert shown["TIMEZONE"] == ("UTC", "default")
+    assert shown["ACCESS_LOG"] == ("on", "variable ACCESS_LOG")
+    assert "s3cret" not in str(rows)
+
+
+def test_a_collector_is_shown_as_a_secret_since_it_may_hold_one() -> None:
+    name = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    shown = load(**{name: "http://u:s3cret@collector:4318"}).shown()[-1]
+    assert shown == ("OTEL_EXPORTER_OTLP_ENDPOINT", "secret", f"variable {name}")
+
+
+def test_a_cache_that_is_not_used_is_shown_so() -> None:
+    shown = {row.name: row[1:] for row in load(REDIS_URL="redis://h").shown()}
+    assert shown["CACHE_URI"] == ("", "variable REDIS_URL, not used with SQLite")

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,16 +29,16 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what `make dev` needs, with a virtual environment that is installed."""
     path = tmp_path_factory.mktemp("dev")
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("hello", "scripts"):
+    for name in ("hello", "scripts", "requirements"):
         shutil.copytree(ROOT / name, path / name, ignore=ignore)
-    for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "setup.cfg", "pyproject.toml"):
         shutil.copy(ROOT / name, path)
     environment = path / ".venv"
     environment.mkdir()
     for entry in Path(sys.prefix).iterdir():
-        if entry.name != "ready":
+        if entry.name != "runtime":
             (environment / entry.name).symlink_to(entry)
-    (environment / "ready").touch()
+    (environment / "runtime").touch()
     return path
 
 
@@ -242,6 +243,53 @@ def test_dev_ends_if_it_cannot_begin(copy: Path) -> None:
     with Service(command, TIMEZONE="Mars") as service:
         assert service.process.wait(20) != 0
         assert service.log.count("hello: TIMEZONE: ") == 1
+
+
+def make(copy: Path, *arguments: str, **environ: str) -> tuple[int, str]:
+    """What `make` says, but for its own last line, and its exit code."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-C", str(copy), *arguments],
+        env={"PATH": os.environ["PATH"]} | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("make: ***")]
+    return done.returncode, "\n".join(lines)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http", ""])
+def test_a_wrong_port_is_one_line(copy: Path, port: str) -> None:
+    line = "hello: port: must be a whole number from 1 to 65535"
+    assert make(copy, f"port={port}", "dev") == (2, line)
+
+
+def test_a_taken_port_is_one_line(copy: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, said = make(copy, f"port={port}", "dev")
+    assert (code, said) == (2, f"hello: port: {port} is taken; try: make port={port + 1} dev")
+
+
+def test_a_package_index_that_cannot_be_reached_is_one_line(copy: Path, tmp_path: Path) -> None:
+    nowhere = {"PIP_INDEX_URL": f"http://127.0.0.1:{free_port()}/", "PIP_RETRIES": "0"}
+    alone = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1", "HOME": str(tmp_path)}
+    code, said = make(copy, f"VENV={tmp_path}/venv", "dev", **nowhere, **alone)
+    last = said.splitlines()[-1]
+    line = "hello: the package index cannot be reached, and requirements/runtime.txt needs it"
+    assert (code, last) == (2, line)
+    assert said.count("hello: ") == 1
+    assert "Traceback" not in said
+
+
+def test_a_python_that_is_named_is_not_ignored(copy: Path, tmp_path: Path) -> None:
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\ncase $2 in *print*) echo 3.9.1 /old ;; *) exit 1 ;; esac\n")
+    old.chmod(0o755)
+    code, said = make(copy, f"PYTHON={old}", "dev")
+    line = f"hello: Python 3.11 or newer is needed; '{old}' is 3.9.1. Try: make PYTHON=python3.13 …"
+    assert (code, said) == (2, line)
 
 
 @pytest.mark.parametrize("arguments", [[], ["help"]])

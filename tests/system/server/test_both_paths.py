@@ -1,7 +1,7 @@
 """The short way of a plain request, beside gunicorn's own: the same bytes, the same outcome.
 
-Two real servers with the same application get them: the worker of the service, and one for
-which no request is plain. Compared are status, header fields, the environment and the body
+Two real servers with the same application get them: the service, and one with HTTP_SHORT_WAY=off,
+for which no request is plain. Compared are status, header fields, the environment and the body
 that the application saw, and what becomes of the connection. Where an answer differs, a
 test of its own below says how, and why that is right.
 
@@ -30,6 +30,12 @@ HOST = "Host: example.org"
 def servers() -> Iterator[Pair]:
     with pair() as servers:
         yield servers
+
+
+def test_the_two_servers_go_different_ways(servers: Pair) -> None:
+    for server, said in zip(servers, (b"short", b"gunicorn"), strict=True):
+        with server.client() as client:
+            assert client.request("GET", "/way").body == said
 
 
 def request(line: str, *fields: str, body: bytes = b"") -> bytes:

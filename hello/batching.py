@@ -6,8 +6,8 @@ it, and wakes each waiter with its own result. There is no delay: a request that
 runs at once, in its own greenlet, and batches grow only as the database becomes the
 bottleneck.
 
-One lane serves: two at a time would halve the batches. Another begins beside it only when
-the statement in flight is slow, so that one that hangs does not hold everybody up.
+One lane serves: two at a time would halve the batches. Another, if there is one, begins
+beside it only when the statement in flight is slow: it hangs, or the database is far away.
 """
 
 import time
@@ -31,14 +31,13 @@ ResultOut = TypeVar("ResultOut", covariant=True)
 #: that is less. A request with less is refused: all that share the statement would end with it.
 LEAST = 0.25
 
-#: Seconds between two looks at those who wait: they may wait so much longer than they should.
-TICK = 0.05
-
-#: A statement is slow once it takes TIMES as long as such took of late and MARGIN seconds more,
-#: and in any case after LIMIT seconds.
-TIMES, MARGIN, LIMIT = 4, 0.001, 0.1
-#: The weight of each statement in how long such took of late.
-WEIGHT = 1 / 8
+#: Seconds after which a statement is slow: it hangs, or the database is far away. In a worker that
+#: is busy statements last as long too, but their batches are so large then that halves cost little.
+SLOW = 0.002
+#: Seconds between two looks for a slow statement while anybody waits.
+TICK = 0.002
+#: Seconds between two looks at the deadlines of those who wait: they may wait so much longer.
+SWEEP = 0.05
 
 
 class Lane(Protocol[Value, ResultOut]):
@@ -73,25 +72,17 @@ class _Lanes(Generic[Value, Result]):
         self._idle = [_Runner(lane) for lane in lanes]
         #: Those that run, the last to begin at the end.
         self._running: list[_Runner[Value, Result]] = []
-        #: Seconds that a statement took of late.
-        self._usual = 0.0
 
     def take(self, now: float) -> _Runner[Value, Result] | None:
         """An idle lane, if no other runs, or only such with slow statements; else None."""
-        if not self._idle:
+        if not self._idle or (self._running and now - self._running[-1].began < SLOW):
             return None
-        if self._running:
-            slow = min(TIMES * self._usual + MARGIN, LIMIT)
-            if now - self._running[-1].began < slow:
-                return None
         runner = self._idle.pop()
         runner.began = now
         self._running.append(runner)
         return runner
 
     def give_back(self, runner: _Runner[Value, Result]) -> None:
-        """Let go of a lane that was taken and has run its statement."""
-        self._usual += WEIGHT * (time.monotonic() - runner.began - self._usual)
         self._running.remove(runner)
         self._idle.append(runner)
 
@@ -111,7 +102,7 @@ class Batcher(Generic[Value, Result]):
 
     `lanes` run concurrently only while statements are slow; `kind` is their label in metrics.
     `max_batch` bounds the keys of one statement, `max_waiting` the requests that wait for one.
-    `timeout`, in seconds, bounds the time from `submit` to its answer, to within TICK. A batch
+    `timeout`, in seconds, bounds the time from `submit` to its answer, to within SWEEP. A batch
     has the earliest deadline of its waiters.
     """
 
@@ -135,6 +126,7 @@ class Batcher(Generic[Value, Result]):
         self._deadlines: dict[Waiter, float] = {}
         #: Calls `_tick` while anybody waits. A timer for each request would cost it 2 µs.
         self._ticker: Any = None
+        self._next_sweep = 0.0
         # Keys of the last statement: 1 means that requests come one by one.
         self._last = 1
         self._sizes = metrics.BATCH_SIZE.labels(kind)
@@ -195,8 +187,10 @@ class Batcher(Generic[Value, Result]):
             self._ticker = None
             return
         now = time.monotonic()
-        for waiter in [waiter for waiter, end in self._deadlines.items() if end <= now]:
-            waiter.throw(_late())
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP
+            for waiter in [waiter for waiter, end in self._deadlines.items() if end <= now]:
+                waiter.throw(_late())
         if self._waiting:
             self._begin_another()
 

@@ -146,14 +146,14 @@ class _GreenConnection(extensions.connection):
     """A psycopg2 connection whose waits end at `deadline` (time.monotonic()), to within TICK.
 
     Once it is open, one watcher and one timer serve all its waits for the server to answer: new
-    ones would cost each statement 10 µs.
+    ones would cost each statement 10 µs. It belongs to the hub in which it was opened, and must be
+    closed: its watcher keeps it alive.
     """
 
     def __init__(self, dsn: str, deadline: float) -> None:
         self.deadline = deadline
         self._hub = get_hub()
         self._watcher: Any = None
-        self._watching = False
         self._timer: Any = None
         #: The greenlet that waits for an answer.
         self._waiter: Any = None
@@ -171,9 +171,8 @@ class _GreenConnection(extensions.connection):
             remaining = self.deadline - time.monotonic()
             wait(self.fileno(), None if remaining == inf else max(0.0, remaining), _TimedOut)
             return
-        if not self._watching:
+        if not self._watcher.active:
             self._watcher.start(self._readable)
-            self._watching = True
         self._waiter = getcurrent()
         self._timer.again(self._tick)
         try:
@@ -198,7 +197,6 @@ class _GreenConnection(extensions.connection):
         else:
             # It is over, or a notice has come. The next wait starts the watcher again.
             self._watcher.stop()
-            self._watching = False
 
     def _tick(self) -> None:
         """Called in the hub every TICK during a wait."""

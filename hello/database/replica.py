@@ -99,7 +99,7 @@ Reads = Callable[[dict[str, object], float], Mapping[str, Record | Exception]]
 class InTurn:
     """A read lane: each batch runs on the next of several, which must not run at the same time.
 
-    With lanes that begin with different replicas, these share the load.
+    With lanes that begin with different replicas, the replicas share the load.
     """
 
     def __init__(self, lanes: Sequence[Reads]) -> None:

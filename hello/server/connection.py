@@ -83,7 +83,8 @@ class Connection:
         self._context = context
         self._client = client
         # Read and written as a file that does not block: the methods of gevent's sockets cost each
-        # request 3 µs more. Nothing closes the socket before `serve` ends.
+        # request 3 µs more. The number is good until `serve` ends: gunicorn's path may have closed
+        # the socket before, and then `_drop_incoming` fails before it reads.
         self._file = client.fileno()
         self._peer = peer
         self._server = server

@@ -452,7 +452,10 @@ def test_a_result_that_is_an_exception_goes_to_its_key_alone(
     assert_healthy(batcher, database)
 
 
-def test_one_lane_serves_while_statements_are_quick(database: Database) -> None:
+def test_one_lane_serves_while_statements_are_quick(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "SLOW", 1000)
     batcher = batcher_of([database.lane] * 2)
     requests = ask(batcher, "a", "b", "c")
     assert database.batches == [["a"]]
@@ -465,7 +468,10 @@ def test_one_lane_serves_while_statements_are_quick(database: Database) -> None:
     assert all(request.wait() for request in requests)
 
 
-def test_another_lane_begins_beside_a_slow_statement(database: Database) -> None:
+def test_another_lane_begins_beside_a_slow_statement(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "SLOW", 0.3)
     batcher = batcher_of([database.lane] * 2)
     slow, *others = ask(batcher, "a", "b", "c")
     # Nobody else comes: a tick sees that the statement is slow.
@@ -495,34 +501,21 @@ def test_whoever_comes_while_a_statement_is_slow_does_not_wait_for_a_tick(
     monkeypatch.setattr(batching, "TICK", 1000)
     batcher = batcher_of([database.lane] * 2)
     ask(batcher, "a")
-    time.sleep(2 * batching.MARGIN)
+    time.sleep(2 * batching.SLOW)
     ask(batcher, "b")
     assert database.batches == [["a"], ["b"]]
     database.answer()
 
 
-def test_a_burst_begins_one_lane(database: Database) -> None:
+def test_a_burst_begins_one_lane(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "SLOW", 1000)
     batcher = batcher_of([database.lane] * 3)
     ask(batcher, "a", "b")
     database.answer()
-    time.sleep(2 * batching.MARGIN)
     requests = ask(batcher, "a", "b", "c")
     assert len(database.running) == 1
     database.answer()
     assert all(request.wait() for request in requests)
-
-
-def test_slow_is_what_takes_longer_than_such_statements_do(database: Database) -> None:
-    batcher = batcher_of([database.lane] * 2)
-    for _ in range(20):
-        ask(batcher, "a")
-        time.sleep(4 * batching.MARGIN)
-        database.answer()
-    ask(batcher, "a")
-    time.sleep(4 * batching.MARGIN)
-    ask(batcher, "b")
-    assert len(database.running) == 1
-    database.answer()
 
 
 def test_under_load_many_requests_share_a_statement() -> None:
@@ -565,7 +558,7 @@ def test_in_any_schedule_nobody_is_lost_or_gets_the_result_of_another(
     schedule: list[tuple[str, Any]], lanes: int, max_batch: int, max_waiting: int, slow: bool
 ) -> None:
     # All statements are slow at once, so that all lanes run, or as slow as they are.
-    with patch.object(batching, "LIMIT", 0.0 if slow else batching.LIMIT):
+    with patch.object(batching, "SLOW", 0.0 if slow else 1000.0):
         run_schedule(schedule, lanes if slow else 1, lanes, max_batch, max_waiting)
 
 

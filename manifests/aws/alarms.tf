@@ -1,12 +1,6 @@
 # What Prometheus cannot see of the databases: storage, connections, failures and backups of RDS, by
 # CloudWatch. docs/runbook.md has an entry for each alarm.
 
-variable "alarm_emails" {
-  description = "Who is told of alarms. AWS asks each by mail first whether they want it. None: the alarms are made, and nobody is told."
-  type        = set(string)
-  default     = []
-}
-
 locals {
   # Bytes that an instance class has, by its name: db.m7g.large has 8 GiB, and so has t4g.large;
   # those of the families r have twice as much, x four times, c half.
@@ -49,12 +43,11 @@ resource "aws_sns_topic_policy" "alarms" {
   policy = data.aws_iam_policy_document.alarms.json
 }
 
-resource "aws_sns_topic_subscription" "alarms" {
-  for_each = var.alarm_emails
-
+# AWS asks by mail first whether it is wanted.
+resource "aws_sns_topic_subscription" "owner" {
   topic_arn = aws_sns_topic.alarms.arn
   protocol  = "email"
-  endpoint  = each.value
+  endpoint  = var.owner
 }
 
 # The storage grows by itself when less than a tenth is free, up to ten times what it was at first,

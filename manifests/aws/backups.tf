@@ -23,8 +23,7 @@ provider "aws" {
   }
 }
 
-# A key cannot be used in another region. It stays when the rest is destroyed, for 30 days: without
-# it the copies are nothing.
+# A key cannot be used in another region.
 resource "aws_kms_key" "second" {
   count    = var.second_region != "" ? 1 : 0
   provider = aws.second
@@ -32,6 +31,12 @@ resource "aws_kms_key" "second" {
   description             = "${var.name}: backups of the database in ${var.region}"
   enable_key_rotation     = true
   deletion_window_in_days = 30
+
+  # As for the first one: without it the copies are nothing. Terraform must forget it before it does
+  # without a second region, too.
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 # The daily backup and the log, so that any second can be restored there as well; the log arrives

@@ -241,7 +241,14 @@ locals {
 
 # The version that EKS pairs with the cluster's. Raising `kubernetes_version` raises these too.
 data "aws_eks_addon_version" "main" {
-  for_each = toset(["eks-pod-identity-agent", "vpc-cni", "kube-proxy", "coredns", "metrics-server"])
+  for_each = toset([
+    "eks-pod-identity-agent",
+    "vpc-cni",
+    "kube-proxy",
+    "coredns",
+    "metrics-server",
+    "aws-ebs-csi-driver",
+  ])
 
   addon_name         = each.value
   kubernetes_version = var.kubernetes_version
@@ -299,6 +306,30 @@ resource "aws_eks_addon" "metrics" {
   addon_version = data.aws_eks_addon_version.main["metrics-server"].version
 
   depends_on = [aws_eks_node_group.main]
+}
+
+# Prometheus keeps its figures on a volume: storage.yaml.
+resource "aws_iam_role" "volumes" {
+  name               = "${var.name}-volumes"
+  assume_role_policy = local.pod_trust
+}
+
+resource "aws_iam_role_policy_attachment" "volumes" {
+  role       = aws_iam_role.volumes.name
+  policy_arn = "arn:aws:iam::aws:policy/service-role/AmazonEBSCSIDriverPolicy"
+}
+
+resource "aws_eks_addon" "volumes" {
+  cluster_name  = aws_eks_cluster.main.name
+  addon_name    = "aws-ebs-csi-driver"
+  addon_version = data.aws_eks_addon_version.main["aws-ebs-csi-driver"].version
+
+  pod_identity_association {
+    role_arn        = aws_iam_role.volumes.arn
+    service_account = "ebs-csi-controller-sa"
+  }
+
+  depends_on = [aws_eks_node_group.main, aws_iam_role_policy_attachment.volumes]
 }
 
 # The AWS Load Balancer Controller is installed by Helm, and its policy comes with its release:

@@ -59,6 +59,11 @@ output "key" {
   value       = aws_kms_key.main.key_id
 }
 
+output "second_key" {
+  description = "What encrypts the backups in the second region; empty if there is none."
+  value       = join("", aws_kms_key.second[*].key_id)
+}
+
 output "admin_secret" {
   description = "Where the password of the database's administrator is."
   value       = aws_secretsmanager_secret.admin.arn

@@ -110,7 +110,7 @@ variable "log_days" {
 }
 
 variable "owner" {
-  description = "The address that is told when the account costs more than `budget`."
+  description = "The address that is told of the alarms of the databases, and when the account costs more than `budget`."
   type        = string
 
   validation {

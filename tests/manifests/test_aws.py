@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import hcl2
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -280,10 +281,15 @@ def test_the_database_is_backed_up_and_not_deleted_by_mistake() -> None:
 
 
 def test_the_key_outlives_what_it_encrypts() -> None:
-    assert _resources("aws_kms_key")["main"]["lifecycle"] == [{"prevent_destroy": True}]
-    assert "key" in OUTPUTS
+    keys = _resources("aws_kms_key")
+    assert keys.keys() == {"main", "second"}
     down = GUIDE[GUIDE.index("## Tear it down") :]
-    assert down.index("state rm aws_kms_key.main") < down.index("terraform destroy")
+    for name, key in keys.items():
+        assert key["lifecycle"] == [{"prevent_destroy": True}]
+        output = "key" if name == "main" else f"{name}_key"
+        steps = [f"output -raw {output})", f" aws_kms_key.{name}", "terraform destroy"]
+        places = [down.index(step) for step in [*steps, f'--key-id "${output}"']]
+        assert places == sorted(places)
 
 
 def test_two_setups_share_nothing() -> None:
@@ -299,6 +305,11 @@ def test_two_setups_share_nothing() -> None:
         "aws_db_instance": "identifier",
         "aws_elasticache_replication_group": "replication_group_id",
         "aws_budgets_budget": "name",
+        "aws_sns_topic": "name",
+        "aws_cloudwatch_metric_alarm": "alarm_name",
+        "aws_cloudwatch_event_rule": "name",
+        "aws_cloudwatch_log_resource_policy": "policy_name",
+        "aws_db_event_subscription": "name",
     }.items():
         for resource in _resources(kind).values():
             assert re.search(r"\bvar\.name\b", resource[argument]), (kind, resource[argument])
@@ -353,6 +364,12 @@ def test_every_log_has_an_end() -> None:
         # Else RDS makes it first, without one.
         assert "aws_cloudwatch_log_group.database" in database["depends_on"]
         assert set(database["enabled_cloudwatch_logs_exports"]) == {"postgresql", "upgrade"}
+
+
+def test_somebody_is_told_of_alarms() -> None:
+    [subscription] = _resources("aws_sns_topic_subscription").values()
+    assert subscription["endpoint"] == "var.owner"
+    assert subscription["topic_arn"] == "aws_sns_topic.alarms.arn"
 
 
 def test_somebody_is_told_what_it_costs() -> None:
@@ -483,6 +500,28 @@ def test_load_balancers_find_their_subnets() -> None:
 def test_the_autoscaler_has_something_to_ask() -> None:
     addons = _resources("aws_eks_addon").values()
     assert "metrics-server" in {addon["addon_name"] for addon in addons}
+
+
+def test_prometheus_gets_its_volume() -> None:
+    addons = {addon["addon_name"]: addon for addon in _resources("aws_eks_addon").values()}
+    association = addons["aws-ebs-csi-driver"]["pod_identity_association"][0]
+    assert association["role_arn"] == "aws_iam_role.volumes.arn"
+    policy = _resources("aws_iam_role_policy_attachment")["volumes"]
+    assert policy["policy_arn"].endswith("/AmazonEBSCSIDriverPolicy")
+    # The values for Prometheus name no class, so there must be a default.
+    storage = yaml.safe_load(_text("storage.yaml"))
+    annotations = storage["metadata"]["annotations"]
+    assert annotations == {"storageclass.kubernetes.io/is-default-class": "true"}
+    assert storage["parameters"]["encrypted"] == "true"
+    assert kubernetes_validate.validate(storage, _default("kubernetes_version"), strict=True)
+    values = yaml.safe_load((ROOT / "manifests/monitoring/helm-values.yaml").read_text())
+    volume = values["prometheus"]["prometheusSpec"]["storageSpec"]["volumeClaimTemplate"]
+    assert "storageClassName" not in volume["spec"]
+    steps = ["kubectl apply -f manifests/aws/storage.yaml", "manifests/monitoring/helm-values.yaml"]
+    # The volume is deleted while there is somebody who can.
+    steps += ["kubectl delete namespace monitoring", "terraform destroy"]
+    places = [GUIDE.index(step) for step in steps]
+    assert places == sorted(places)
 
 
 def test_dev_changes_what_there_is() -> None:

@@ -118,12 +118,11 @@ def _psql(here: Here, **variables: str) -> str:
     return here.run("psql", **variables).strip()
 
 
-def test_psql_believes_the_authorities_of_rds_alone(tmp_path: Path) -> None:
-    uri = "postgresql://admin@primary.test:5432/hello?sslmode=require"
+def test_psql_asks_whom_it_is_told_and_no_less_strictly(tmp_path: Path) -> None:
+    uri = "postgresql://admin@primary.test:5432/hello?sslmode=verify-full"
     here = Here(tmp_path, admin_uri=uri)
-    expected = "postgresql://admin@primary.test:5432/hello?sslmode=verify-full"
-    assert _psql(here) == expected
-    replica = expected.replace("primary.test", "replica.test")
+    assert _psql(here) == uri
+    replica = uri.replace("primary.test", "replica.test")
     assert _psql(here, HOST="replica.test") == replica
 
 

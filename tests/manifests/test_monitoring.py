@@ -204,7 +204,7 @@ def test_kustomize_renders_it(objects: dict) -> None:
 @pytest.mark.parametrize("version", [f"1.{minor}" for minor in range(30, 38)])
 def test_kubernetes_accepts_what_is_its_own(objects: dict, version: str) -> None:
     ours = [document for document in objects.values() if "coreos" not in document["apiVersion"]]
-    assert len(ours) == 4
+    assert len(ours) == 5
     for document in ours:
         assert kubernetes_validate.validate(document, version, strict=True) == version
 
@@ -229,6 +229,15 @@ def test_the_probe_finds_its_exporter_and_the_exporter_its_configuration(objects
     configuration = objects["ConfigMap", volume["configMap"]["name"]]
     namespaces = {each["metadata"]["namespace"] for each in (service, deployment, configuration)}
     assert namespaces == {"monitoring"}
+    # It asks any address: nobody but Prometheus may make it.
+    policy = objects["NetworkPolicy", "revolut-blackbox"]
+    assert policy["metadata"]["namespace"] == "monitoring"
+    selected = policy["spec"]["podSelector"]["matchLabels"]
+    assert selected.items() <= pod["metadata"]["labels"].items()
+    [rule] = policy["spec"]["ingress"]
+    # The label that the operator gives to the pods of a Prometheus.
+    prometheus = {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}
+    assert rule == {"from": [{"podSelector": prometheus}], "ports": [{"port": int(port)}]}
     modules = yaml.safe_load(configuration["data"]["blackbox.yaml"])["modules"]
     assert probe["module"] in modules
     [container] = pod["spec"]["containers"]
@@ -258,3 +267,28 @@ def test_the_release_has_the_name_that_the_objects_are_found_by(objects: dict) -
     made = set(re.findall(r"create secret generic (\S+)", values))
     alertmanager = wanted["alertmanager"]["alertmanagerSpec"]
     assert made == {alertmanager["configSecret"], *alertmanager["secrets"]}
+
+
+def test_the_guide_does_what_the_values_want() -> None:
+    guide = (ROOT / "docs" / "deploy-eks.md").read_text()
+    step = guide[guide.index("## 9.") : guide.index("## A way in")]
+    values = yaml.safe_load((MONITORING / "helm-values.yaml").read_text())
+    alertmanager = values["alertmanager"]["alertmanagerSpec"]
+    commands = re.findall(r"create secret generic (\S+) .*\\\n +(.*)", step)
+    # As what a Secret has is called: by the name of each file.
+    made = {
+        name: set(re.findall(r"--from-file=\S*?([\w.-]+)\"?(?= |$)", files))
+        for name, files in commands
+    }
+    [receivers] = alertmanager["secrets"]
+    mounted = rf"/etc/alertmanager/secrets/{receivers}/(\S+)"
+    read = set(re.findall(mounted, (MONITORING / "alertmanager.yaml").read_text()))
+    assert made == {alertmanager["configSecret"]: {"alertmanager.yaml"}, receivers: read}
+    order = ["create namespace", *made, "--values manifests/monitoring/helm-values.yaml"]
+    places = [step.index(each) for each in [*order, "kubectl kustomize manifests/monitoring"]]
+    assert places == sorted(places)
+    # Whatever is a placeholder in the manifests is replaced.
+    written = "".join(path.read_text() for path in MONITORING.glob("*.yaml"))
+    for placeholder in re.findall(r"'s\|([^|]+)\|", step):
+        assert placeholder in written
+    assert "'s|http://hello.example.com|" in step

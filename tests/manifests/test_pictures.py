@@ -70,7 +70,10 @@ DRAWN = {
 
 #: What belongs to a thing that is drawn, and has no place of its own.
 PARTS = {
+    "aws_cloudwatch_event_rule": "what the alarm of backups counts",
+    "aws_cloudwatch_event_target": "the rule's",
     "aws_cloudwatch_log_group": "logs",
+    "aws_cloudwatch_log_resource_policy": "rights",
     "aws_db_parameter_group": "the database's settings",
     "aws_ecr_lifecycle_policy": "the registry's",
     "aws_eks_access_policy_association": "the access entry's",
@@ -82,6 +85,8 @@ PARTS = {
     "aws_iam_role_policy_attachment": "rights",
     "aws_route_table_association": "the subnets'",
     "aws_secretsmanager_secret_version": "the secrets'",
+    "aws_sns_topic_policy": "rights",
+    "aws_sns_topic_subscription": "the topic's",
     "aws_vpc_security_group_ingress_rule": "arrows; their ports are compared below",
     "terraform_data": "nothing of AWS",
 }

@@ -47,6 +47,18 @@ override_resource {
 }
 
 override_resource {
+  target          = aws_kms_key.second
+  override_during = plan
+  values          = { arn = "arn:aws:kms:eu-west-1:111122223333:key/1", key_id = "1" }
+}
+
+override_resource {
+  target          = aws_sns_topic.alarms
+  override_during = plan
+  values          = { arn = "arn:aws:sns:eu-central-1:111122223333:hello-alarms" }
+}
+
+override_resource {
   target          = aws_secretsmanager_secret.admin
   override_during = plan
   values          = { arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:admin" }
@@ -115,7 +127,10 @@ override_resource {
 override_resource {
   target          = aws_db_instance.primary
   override_during = plan
-  values          = { endpoint = "hello-primary.mock:5432" }
+  values = {
+    arn      = "arn:aws:rds:eu-central-1:111122223333:db:hello-primary"
+    endpoint = "hello-primary.mock:5432"
+  }
 }
 
 override_resource {
@@ -300,7 +315,7 @@ run "production" {
 
   assert {
     condition = alltrue([
-      for addon in [aws_eks_addon.pod_identity, aws_eks_addon.network, aws_eks_addon.kube_proxy, aws_eks_addon.dns, aws_eks_addon.metrics] :
+      for addon in [aws_eks_addon.pod_identity, aws_eks_addon.network, aws_eks_addon.kube_proxy, aws_eks_addon.dns, aws_eks_addon.metrics, aws_eks_addon.volumes] :
       addon.addon_version == data.aws_eks_addon_version.main[addon.addon_name].version
     ])
     error_message = "An add-on has the version that belongs to it."
@@ -309,6 +324,41 @@ run "production" {
   assert {
     condition     = aws_eks_cluster.main.upgrade_policy[0].support_type == "STANDARD" && aws_db_instance.primary.engine_lifecycle_support == "open-source-rds-extended-support-disabled"
     error_message = "Extended support is paid for by the hour."
+  }
+
+  assert {
+    condition = (
+      aws_db_instance_automated_backups_replication.main[0].source_db_instance_arn == aws_db_instance.primary.arn &&
+      aws_db_instance_automated_backups_replication.main[0].kms_key_id == aws_kms_key.second[0].arn &&
+      aws_db_instance_automated_backups_replication.main[0].retention_period == aws_db_instance.primary.backup_retention_period
+    )
+    error_message = "The backups are kept in the second region as long as here, with a key of that region."
+  }
+
+  assert {
+    condition = alltrue([
+      for alarm in concat(values(aws_cloudwatch_metric_alarm.storage), values(aws_cloudwatch_metric_alarm.connections), [aws_cloudwatch_metric_alarm.backup]) :
+      alarm.alarm_actions == toset([aws_sns_topic.alarms.arn]) && alarm.ok_actions == alarm.alarm_actions
+    ])
+    error_message = "Every alarm goes to the topic."
+  }
+
+  assert {
+    condition = (
+      aws_sns_topic_subscription.owner.topic_arn == aws_sns_topic.alarms.arn &&
+      aws_sns_topic_subscription.owner.protocol == "email" && aws_sns_topic_subscription.owner.endpoint == "owner@example.com"
+    )
+    error_message = "The owner is told by mail."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.connections["primary"].threshold == 540
+    error_message = "A db.m7g.large has 8 GiB: 901 connections at most, and 540 are six tenths."
+  }
+
+  assert {
+    condition     = jsondecode(aws_cloudwatch_event_rule.backup.event_pattern).detail.SourceIdentifier == ["hello-primary"]
+    error_message = "The backups of the primary are what is counted."
   }
 }
 
@@ -359,6 +409,14 @@ run "other_values" {
     condition     = aws_elasticache_replication_group.main.auth_token_update_strategy == "ROTATE"
     error_message = "Both passwords work while pods have the old one, and one does afterwards."
   }
+
+  assert {
+    condition = alltrue([
+      for alarms in [aws_cloudwatch_metric_alarm.storage, aws_cloudwatch_metric_alarm.connections] :
+      toset([for alarm in alarms : alarm.dimensions.DBInstanceIdentifier]) == toset(["hello-primary", "hello-replica-1", "hello-replica-2"])
+    ])
+    error_message = "Storage and connections of every database are watched."
+  }
 }
 
 run "development" {
@@ -369,8 +427,10 @@ run "development" {
     nat_in_each_zone    = false
     replicas            = 0
     multi_az            = false
+    database_class      = "db.t4g.micro"
     deletion_protection = false
     cache_nodes         = 1
+    second_region       = ""
     api_access          = ["198.51.100.0/24"]
   }
 
@@ -393,6 +453,26 @@ run "development" {
     condition     = aws_eks_cluster.main.vpc_config[0].endpoint_public_access && aws_eks_cluster.main.vpc_config[0].public_access_cidrs == toset(["198.51.100.0/24"])
     error_message = "kubectl is let in from the networks that are named."
   }
+
+  assert {
+    condition     = length(aws_db_instance_automated_backups_replication.main) == 0 && length(aws_kms_key.second) == 0 && output.second_key == ""
+    error_message = "Without a second region there is no second copy."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.connections["primary"].threshold == 67
+    error_message = "A db.t4g.micro has 1 GiB."
+  }
+}
+
+run "the_same_region_twice" {
+  command = plan
+
+  variables {
+    second_region = "eu-central-1"
+  }
+
+  expect_failures = [var.second_region]
 }
 
 run "open_to_the_internet" {
@@ -445,7 +525,7 @@ run "state_of_another_region" {
   command = plan
 
   variables {
-    region = "eu-west-1"
+    region = "eu-north-1"
   }
 
   expect_failures = [terraform_data.setup]

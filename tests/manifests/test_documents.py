@@ -1,5 +1,6 @@
 """The documents: their links lead somewhere, their index is whole, their figures are measured."""
 
+import ast
 import re
 from collections import Counter
 from functools import cache
@@ -95,3 +96,28 @@ def test_the_figures_in_the_readme_are_measured() -> None:
     assert len(numbers) > 10
     for number in numbers:
         assert re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.])", measured), number
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the service that a module imports itself."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "hello":
+            assert node.module
+            names |= {f"{node.module}.{each.name}" for each in node.names} | {node.module}
+    paths = {name.replace(".", "/").partition("/")[2] for name in names}
+    return {name for name in paths if (ROOT / "hello" / f"{name}.py").is_file()}
+
+
+def test_the_readme_says_what_a_part_imports() -> None:
+    rows = re.findall(
+        r"^\|[^|]+\| (`hello/[^|]+\.py`) \| (`[^|:]+): [^|]+\|$",
+        (ROOT / "README.md").read_text("utf-8"),
+        re.M,
+    )
+    assert len(rows) == 3
+    for where, what in rows:
+        files = [ROOT / name for name in re.findall("`([^`]+)`", where)]
+        own = {path.relative_to(ROOT / "hello").with_suffix("").as_posix() for path in files}
+        found = {name for path in files for name in imported(path)} - own
+        assert sorted(found) == re.findall("`([^`]+)`", what), where

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 from tests.support.checkout import ROOT, copy_to
 from tests.support.postgres import Cluster
@@ -142,6 +145,7 @@ def matches(block: Block, output: str, day: date) -> bool:
     return block.output is None or re.fullmatch(pattern(block.output, day), output) is not None
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_what_is_typed_gives_what_is_shown(tmp_path: Path, cluster: Cluster) -> None:
     names = ("hello", "scripts", "requirements", "tests", "Makefile", "setup.cfg", "pyproject.toml")
     reader = Reader(copy_to(tmp_path, *names), cluster)

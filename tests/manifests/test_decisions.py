@@ -22,11 +22,3 @@ def test_the_index_says_what_the_pages_say() -> None:
     assert [number for number, _ in sorted(rows)] == list(range(1, len(PAGES) + 1))
     index = (DECISIONS / "README.md").read_text("utf-8")
     assert re.findall(r"^\| \d.*$", index, re.MULTILINE) == [row for _, row in sorted(rows)]
-
-
-def test_links_between_documents_lead_somewhere() -> None:
-    documents = [*PAGES, DECISIONS / "README.md", *DECISIONS.parent.glob("*.md")]
-    documents += DECISIONS.parents[1].glob("*.md")
-    for document in documents:
-        for link in re.findall(r"\]\((?!\w+:)([^)#\s]+)", document.read_text("utf-8")):
-            assert (document.parent / link).exists(), f"{document.name}: {link}"

@@ -165,10 +165,10 @@ def test_these_tests_know_every_setting() -> None:
     assert fields == DEFAULTS.keys() == accepted
 
 
-def defaults_in_the_readme() -> dict[str, str]:
+def documented_defaults() -> dict[str, str]:
     """Setting and default, as the table has them; one default may stand for several settings."""
-    _, _, section = (ROOT / "README.md").read_text("utf-8").partition("\n### Settings\n")
-    _, _, table = section.partition("\n| --- |")
+    page = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    _, _, table = page.partition("\n| --- |")
     rows = itertools.takewhile(lambda line: line.startswith("|"), table.splitlines()[1:])
     defaults: dict[str, str] = {}
     for row in rows:
@@ -178,8 +178,8 @@ def defaults_in_the_readme() -> dict[str, str]:
     return defaults
 
 
-def test_the_table_in_the_readme_has_every_setting_and_its_default() -> None:
-    defaults = defaults_in_the_readme()
+def test_the_page_has_every_setting_and_its_default() -> None:
+    defaults = documented_defaults()
     assert defaults.pop("SECRETS_DIR") == DEFAULT_SECRETS_DIR
     assert {name for name in defaults if name.startswith("OTEL_")}
     defaults = {name: text for name, text in defaults.items() if not name.startswith("OTEL_")}
@@ -406,7 +406,7 @@ def test_what_is_shown_is_every_setting_and_where_it_comes_from(secrets: Path) -
     environ = {"REDIS_URL": "redis://:s3cret@h", "ACCESS_LOG": "on", "CACHE_TTL": "90"}
     rows = load(**environ, SECRETS_DIR=str(secrets)).shown()
     shown = {row.name: row[1:] for row in rows}
-    documented = {name for name in defaults_in_the_readme() if name != "OTEL_*"}
+    documented = {name for name in documented_defaults() if name != "OTEL_*"}
     assert shown.keys() == documented
     assert shown["SECRETS_DIR"] == (str(secrets), "variable SECRETS_DIR")
     assert shown["DB_URI"] == ("secret", f"file {secrets}/DB_URI")

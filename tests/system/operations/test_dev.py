@@ -3,11 +3,9 @@
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support.checkout import copy_to
 from tests.support.processes import eventually, free_port
 from tests.support.service import Client, Service
 
@@ -28,18 +27,9 @@ HELP = re.compile(r"^# HELP (.*)$", re.MULTILINE)
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what `make dev` needs, with a virtual environment that is installed."""
     path = tmp_path_factory.mktemp("dev")
-    ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("hello", "scripts", "requirements"):
-        shutil.copytree(ROOT / name, path / name, ignore=ignore)
-    for name in ("Makefile", "setup.cfg", "pyproject.toml"):
-        shutil.copy(ROOT / name, path)
-    environment = path / ".venv"
-    environment.mkdir()
-    for entry in Path(sys.prefix).iterdir():
-        if entry.name != "runtime":
-            (environment / entry.name).symlink_to(entry)
-    (environment / "runtime").touch()
-    return path
+    return copy_to(
+        path, "hello", "scripts", "requirements", "Makefile", "setup.cfg", "pyproject.toml"
+    )
 
 
 def interrupt(service: Service) -> None:

@@ -313,19 +313,27 @@ function problems(operations) {
 
 function renderProblem(name, { type, example, answers }) {
   const said = new Set(answers.map(({ response }) => response.description));
+  const status = example ? [element("code", { class: "bad" }, example.status), " "] : [];
   const links = answers.flatMap(({ operation: { id, label } }) => [
     " ",
     element("a", { href: `#${id}` }, label),
   ]);
-  const status = example ? [element("code", { class: "bad" }, example.status), " "] : [];
   return element(
-    "section",
+    "details",
     { class: "problem", id: `problem-${name}` },
-    element("h3", {}, status, example?.title ?? name),
-    [...said].map((text) => element("p", {}, inline(text))),
-    element("p", {}, "Type: ", element("code", {}, type)),
-    example ? element("pre", { tabindex: 0, "aria-label": "example" }, pretty(example)) : undefined,
-    answers.length > 0 ? element("p", {}, "An answer of:", links) : undefined,
+    element(
+      "summary",
+      {},
+      element("h3", {}, status, example?.title ?? name),
+      element("span", { class: "soft" }, inline([...said].join("; "))),
+    ),
+    element(
+      "div",
+      {},
+      element("p", {}, "Type: ", element("code", {}, type)),
+      links.length > 0 ? element("p", {}, "An answer of:", links) : undefined,
+      example ? element("pre", { tabindex: 0, "aria-label": "example" }, pretty(example)) : undefined,
+    ),
   );
 }
 

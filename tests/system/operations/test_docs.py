@@ -166,7 +166,10 @@ def test_a_link_to_nothing_shows_the_page(open_page: Callable[..., Browser], fra
     assert page.console() == []
 
 
-def test_every_type_of_problem_has_a_section(page: Browser, service: Service) -> None:
+def test_every_type_of_problem_has_a_section(
+    open_page: Callable[..., Browser], service: Service
+) -> None:
+    page = open_page("#problem-user-not-found")
     sections = page.find_all("#problems .problem")
     assert {section.get_attribute("id") for section in sections} == {
         f"problem-{problem.slug}" for problem in Problem.__subclasses__()

@@ -394,7 +394,7 @@ def tables(a: Assumptions) -> dict[str, list[str]]:
 
 def plot(a: Assumptions) -> str:
     """An SVG: pods, connections of a primary, and servers, against requests per second."""
-    width, height, left, top, right, bottom = 900, 470, 70, 54, 200, 56
+    width, height, left, top, right, bottom = 900, 470, 70, 54, 240, 56
     rates = [10 ** (3 + step / 5) for step in range(21)]  # 1e3 to 1e7
     plans = [plan(replace(a, requests=rate, users=max(1e6, rate * 1e3))) for rate in rates]
     series = {

@@ -94,6 +94,10 @@ class Operation {
     return this.operation.operationId;
   }
 
+  get label() {
+    return `${this.method.toUpperCase()} ${this.path}`;
+  }
+
   render() {
     return element(
       "details",
@@ -129,7 +133,7 @@ class Operation {
     if (this.operation.requestBody) fields.push(this.renderBody());
     const form = element(
       "form",
-      { "aria-label": `Try ${this.method.toUpperCase()} ${this.path}` },
+      { "aria-label": `Try ${this.label}` },
       fields,
       this.curl,
       element("button", {}, "Send"),
@@ -275,13 +279,66 @@ class Operation {
   }
 }
 
-function render() {
-  const { info, paths, tags } = description;
-  document.getElementById("about").replaceChildren(
-    element("h1", {}, info.title),
-    element("p", { class: "lead" }, info.summary),
-    ...paragraphs(info.description),
+const PROBLEM = "application/problem+json";
+
+/** The name of a problem type: what is last in its URI. */
+function problemName(type) {
+  return type.split(/[:/#]/).at(-1).replace(/^problem-/, "");
+}
+
+/** The problem types by name, each with an example of it and the answers that have it. */
+function problems(operations) {
+  const found = new Map();
+  const add = (type) => {
+    const name = problemName(type);
+    if (!found.has(name)) found.set(name, { type, answers: [] });
+    return found.get(name);
+  };
+  for (const operation of operations) {
+    for (const node of Object.values(operation.operation.responses)) {
+      const response = resolve(node);
+      for (const example of examples(response.content?.[PROBLEM] ?? {})) {
+        const problem = add(example.type);
+        problem.example = example;
+        problem.answers.push({ operation, response });
+      }
+    }
+  }
+  // One that no operation names may still come: a defect.
+  const { type } = resolve(description.components.schemas.Problem).properties;
+  for (const one of type.enum ?? []) add(one);
+  found.delete(problemName("about:blank")); // says no more than the status
+  return found;
+}
+
+function renderProblem(name, { type, example, answers }) {
+  const said = new Set(answers.map(({ response }) => response.description));
+  const status = example ? [element("code", { class: "bad" }, example.status), " "] : [];
+  const links = answers.flatMap(({ operation: { id, label } }) => [
+    " ",
+    element("a", { href: `#${id}` }, label),
+  ]);
+  return element(
+    "details",
+    { class: "problem", id: `problem-${name}` },
+    element(
+      "summary",
+      {},
+      element("h3", {}, status, example?.title ?? name),
+      element("span", { class: "soft" }, inline([...said].join("; "))),
+    ),
+    element(
+      "div",
+      {},
+      element("p", {}, "Type: ", element("code", {}, type)),
+      links.length > 0 ? element("p", {}, "An answer of:", links) : undefined,
+      example ? element("pre", { tabindex: 0, "aria-label": "example" }, pretty(example)) : undefined,
+    ),
   );
+}
+
+function render() {
+  const { info, paths, tags, components } = description;
   const [first] = Object.keys(paths);
   const operations = Object.entries(paths).flatMap(([path, item]) =>
     Object.keys(item)
@@ -299,10 +356,28 @@ function render() {
         .map((operation) => operation.render()),
     ),
   );
-  document.getElementById("operations").replaceChildren(...sections);
+  main.replaceChildren(
+    element("h1", {}, info.title),
+    element("p", { class: "lead" }, info.summary),
+    ...paragraphs(info.description),
+    ...sections,
+    element(
+      "section",
+      { id: "problems" },
+      element("h2", {}, "Problems"),
+      paragraphs(components.schemas.Problem.description),
+      [...problems(operations)].map((problem) => renderProblem(...problem)),
+    ),
+  );
 }
 
-const main = document.getElementById("operations");
+/** Open what the fragment of the address names, if it can be opened. */
+function open() {
+  const details = document.getElementById(location.hash.slice(1))?.closest("details");
+  if (details) details.open = true;
+}
+
+const main = document.querySelector("main");
 try {
   const response = await fetch("/openapi.json", { credentials: "omit" });
   if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
@@ -310,6 +385,10 @@ try {
   render();
 } catch (error) {
   const said = `The description could not be shown: ${error.message}`;
-  main.replaceChildren(element("p", { class: "bad", role: "alert" }, said));
+  main.append(element("p", { class: "bad", role: "alert" }, said));
 }
 main.removeAttribute("aria-busy");
+open();
+addEventListener("hashchange", open);
+// When the browser looked for the fragment, there was nothing yet: let it look again.
+if (location.hash) location.replace(location.hash);

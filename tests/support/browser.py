@@ -33,8 +33,16 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self._driver = driver
 
-    def open(self, url: str, *, width: int = 1100, scheme: str = "light") -> None:
-        """Load a page in a window of this width, for a reader who prefers this scheme."""
+    def open(self, url: str, *, width: int = 1100, scheme: str = "light", latency: int = 0) -> None:
+        """Load a page in a window of this width, for a reader who prefers this scheme.
+
+        `latency` is how many milliseconds the network adds to each request.
+        """
+        network = {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+        self._driver.execute_cdp_cmd("Network.enable", {})
+        self._driver.execute_cdp_cmd(
+            "Network.emulateNetworkConditions", {**network, "latency": latency}
+        )
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         features = [{"name": "prefers-color-scheme", "value": scheme}]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hello.problems import Problem
 from tests.support.browser import CHROMEDRIVER, CHROMIUM, Browser, chromium
 from tests.support.processes import eventually
 from tests.support.service import Service
@@ -38,8 +39,9 @@ def browser() -> Iterator[Browser]:
 def open_page(service: Service, browser: Browser) -> Callable[..., Browser]:
     """Opens the page and waits until it is shown."""
 
-    def open_page(**options: Any) -> Browser:
-        browser.open(f"http://127.0.0.1:{service.port}/docs", **options)
+    def open_page(fragment: str = "", **options: Any) -> Browser:
+        browser.open("about:blank")  # for another fragment alone, nothing would be loaded
+        browser.open(f"http://127.0.0.1:{service.port}/docs{fragment}", **options)
         browser.wait_for("main:not([aria-busy])")
         return browser
 
@@ -122,8 +124,95 @@ def test_it_shows_every_operation(page: Browser, service: Service) -> None:
         for path, item in document["paths"].items()
         for method in item.keys() - {"parameters", "head", "options"}
     }
-    assert {heading.text for heading in page.find_all("main h3")} == described
+    assert {heading.text for heading in page.find_all(".operation h3")} == described
     assert page.find("h1").text == document["info"]["title"]
+
+
+def top(page: Browser, selector: str) -> float:
+    """Where an element begins, from the top of the window."""
+    found: float = page.run(
+        "return document.querySelector(arguments[0]).getBoundingClientRect().top", selector
+    )
+    return found
+
+
+@pytest.mark.parametrize("fragment", ["#getHealth", "#getBirthday-tz", "#problem-user-not-found"])
+def test_a_link_leads_to_what_it_names(open_page: Callable[..., Browser], fragment: str) -> None:
+    page = open_page(fragment)
+    eventually(lambda: -1 < top(page, fragment) < 900)
+    assert page.find(":target").get_attribute("id") == fragment[1:]
+    assert page.find(fragment).is_displayed()
+    assert page.run(
+        "const at = document.querySelector(arguments[0]).closest('details');"
+        "return at === null || at.open",
+        fragment,
+    )
+    assert page.console() == []
+
+
+def test_a_link_within_the_page_opens_what_it_names(page: Browser) -> None:
+    operation = page.find("#getHealth")
+    assert operation.get_attribute("open") is None
+    page.run("location.hash = 'getHealth'")
+    page.wait_for("#getHealth[open]")
+    eventually(lambda: -1 < top(page, "#getHealth") < 900)
+
+
+@pytest.mark.parametrize("fragment", ["#", "#nothing", "#%", "#a b"])
+def test_a_link_to_nothing_shows_the_page(open_page: Callable[..., Browser], fragment: str) -> None:
+    page = open_page(fragment)
+    assert page.find("#getBirthday").is_displayed()
+    assert top(page, "h1") >= 0
+    assert page.console() == []
+
+
+def test_every_type_of_problem_has_a_section(
+    open_page: Callable[..., Browser], service: Service
+) -> None:
+    page = open_page("#problem-user-not-found")
+    sections = page.find_all("#problems .problem")
+    assert {section.get_attribute("id") for section in sections} == {
+        f"problem-{problem.slug}" for problem in Problem.__subclasses__()
+    }
+    with service.client() as client:
+        problem = client.request("GET", "/hello/nobody-here").json
+    section = page.find("#problem-user-not-found")
+    assert section.find_element("css selector", "h3").text == "404 User not found"
+    assert section.find_element("css selector", "p code").text == problem["type"]
+    link = section.find_element("css selector", "a")
+    assert (link.text, link.get_attribute("hash")) == ("GET /hello/{username}", GET)
+
+
+#: How far everything has moved, once what was last drawn is shown: Cumulative Layout Shift.
+SHIFTS = """
+return new Promise((resolve) => {
+  let sum = 0;
+  const add = (entries) => { for (const { value } of entries) sum += value; };
+  const observer = new PerformanceObserver((list) => add(list.getEntries()));
+  observer.observe({ type: "layout-shift", buffered: true });
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    add(observer.takeRecords());
+    resolve(sum);
+  }));
+});
+"""
+
+#: When something was painted first, and when the description had come.
+TIMES = """
+return [
+  performance.getEntriesByName("first-contentful-paint")[0]?.startTime,
+  performance.getEntriesByType("resource").find(({ name }) => name.endsWith("/openapi.json"))
+    .responseEnd,
+];
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_nothing_moves_while_it_loads(open_page: Callable[..., Browser], width: int) -> None:
+    page = open_page(width=width, latency=300)
+    painted, described = page.run(TIMES)
+    assert painted < described  # so that there was something to move
+    assert page.run(SHIFTS) < 0.1
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

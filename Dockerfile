@@ -41,11 +41,14 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --start-interval=1s \
 ENTRYPOINT ["hello"]
 CMD ["serve"]
 # Last, since they differ from commit to commit.
+ARG BASE
 ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="hello" \
       org.opencontainers.image.description="A birthday service" \
       org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.source="https://example.com/hello" \
+      org.opencontainers.image.base.name="${BASE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 # Shown by the metric hello_build_info.

@@ -94,7 +94,7 @@ def wsgi() -> App:
     """The application that the settings describe, for the server. Raises SettingsError."""
     settings = Settings.of_the_start()
     backends = Backends(settings)
-    batcher, middleware = _tracing() if settings.traces else (Batcher, [])
+    batcher, middleware = _tracing(settings) if settings.traces else (Batcher, [])
     return create_app(
         backends.users(batcher),
         usernames=Usernames(settings.username_pattern),
@@ -105,9 +105,11 @@ def wsgi() -> App:
     )
 
 
-def _tracing() -> tuple[Callable[..., Batcher[Any, Any]], list[Any]]:
+def _tracing(settings: Settings) -> tuple[Callable[..., Batcher[Any, Any]], list[Any]]:
     """A maker of batchers, and middleware, that send spans."""
     from hello import traces  # imports OpenTelemetry, which is an extra
 
     tracer = traces.start(process)
-    return partial(traces.TracedBatcher, tracer=tracer), [traces.RequestSpans(tracer)]
+    database = "sqlite" if settings.db_uri.is_sqlite else "postgresql"
+    batcher = partial(traces.TracedBatcher, tracer=tracer, database=database)
+    return batcher, [traces.RequestSpans(tracer)]

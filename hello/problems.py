@@ -31,10 +31,12 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 1  # seconds
+#: A type is a URI that leads to its description (RFC 9457, 3.1.1): a place in the page at /docs.
+DESCRIBED_AT = "/docs#problem-"
 
 
 class Problem(falcon.HTTPError):
-    """An error with a type of its own: a URN made from `slug`. `detail` is for the client."""
+    """An error with a type of its own, made from `slug`. `detail` is for the client."""
 
     http_status: ClassVar[int]
     slug: ClassVar[str]
@@ -119,7 +121,7 @@ def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErro
     status = HTTPStatus(error.status_code)
     type_uri, title = "about:blank", ""
     if isinstance(error, Problem):
-        type_uri, title = f"urn:hello:problem:{error.slug}", error.phrase
+        type_uri, title = f"{DESCRIBED_AT}{error.slug}", error.phrase
     detail = error.description or status.description or status.phrase
     resp.data = document(type_uri, status, detail, request_id(req), title)
     resp.content_type = MEDIA_TYPE

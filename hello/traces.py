@@ -4,12 +4,16 @@ A request has a span, in the trace of its caller. A batch has a span too, with l
 all its requests, which link back: one statement serves many requests. The span of a batch is a
 child of the first request's that is sampled; a batch without a sampled request has none.
 
-OpenTelemetry's own variables set everything. Spans hold the route's template, never a path: no
-username and no date.
+OpenTelemetry's own variables set everything. Attributes are those of its conventions for HTTP and
+for databases; docs/telemetry.md lists them. The path is the route's template with REDACTED for what
+varies: no span holds a username, a date, or what else clients may write as they like.
 """
 
 import os
+import re
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import falcon
@@ -25,10 +29,13 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer
 from hello import __version__
 from hello.batching import Batcher, Lane
 from hello.lifecycle import Process
-from hello.telemetry.metrics import METHODS, OTHER
+from hello.telemetry.metrics import METHODS
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
+
+#: What a batch does, by its kind: the operation, and the table, which only databases have.
+_OPERATIONS = {"read": ("SELECT", "users"), "write": ("INSERT", "users"), "cache": ("EVALSHA", "")}
 
 #: Seconds for which a worker that ends waits for the collector.
 FLUSH = 2.0
@@ -39,6 +46,8 @@ def start(process: Process) -> Tracer:
     attributes: dict[str, Any] = {
         "service.name": "hello",
         "service.version": __version__,
+        # A worker is an instance: each sends spans of its own.
+        "service.instance.id": str(uuid.uuid4()),
         "process.pid": os.getpid(),
     }
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override these attributes.
@@ -73,6 +82,12 @@ class _Headers(Getter[Mapping[str, Any]]):
 _headers = _Headers()
 
 
+@lru_cache
+def _scrubbed(route: str | None) -> str:
+    """The path of a request to a route, without what the client chose; a path may be no route's."""
+    return re.sub(r"{\w+}", "REDACTED", route) if route else "/REDACTED"
+
+
 class RequestSpans:
     """Middleware: a span for each request, current while it is answered."""
 
@@ -85,7 +100,11 @@ class RequestSpans:
             method if method in METHODS else "HTTP",
             context=propagate.extract(req.env, getter=_headers),
             kind=SpanKind.SERVER,
-            attributes={"http.request.method": method, "url.scheme": req.scheme},
+            attributes={
+                "http.request.method": method,
+                "url.scheme": req.scheme,
+                "network.protocol.version": req.env["SERVER_PROTOCOL"].removeprefix("HTTP/"),
+            },
         )
         ids = span.get_span_context()
         req.env["hello.trace"] = (
@@ -105,7 +124,9 @@ class RequestSpans:
         if span.is_recording():
             status = resp.status_code
             span.set_attribute("http.response.status_code", status)
-            if route := req.uri_template:
+            route = req.uri_template
+            span.set_attribute("url.path", _scrubbed(route))
+            if route:
                 span.set_attribute("http.route", route)
                 span.update_name(f"{req.method if req.method in METHODS else 'HTTP'} {route}")
             if status >= 500:
@@ -115,18 +136,27 @@ class RequestSpans:
 
 
 class TracedBatcher(Batcher[Value, Result]):
-    """A batcher with a span for each batch."""
+    """A batcher with a span for each batch; `database` is the system that reads and writes ask."""
 
     def __init__(
         self,
         lanes: Sequence[Lane[Value, Result]],
         *,
         tracer: Tracer,
-        kind: str = OTHER,
+        database: str,
+        kind: str,
         **options: Any,
     ) -> None:
         super().__init__([self._traced(lane) for lane in lanes], kind=kind, **options)
         self._tracer = tracer
+        operation, table = _OPERATIONS[kind]
+        self._name = f"{operation} {table}".rstrip()
+        self._attributes = {
+            # Valkey speaks Redis' protocol, and has no name of its own in the conventions.
+            "db.system.name": "redis" if kind == "cache" else database,
+            "db.operation.name": operation,
+            **({"db.collection.name": table} if table else {}),
+        }
         #: The spans of the requests that wait for each key.
         self._riders: dict[str, list[Span]] = {}
 
@@ -165,10 +195,15 @@ class TracedBatcher(Batcher[Value, Result]):
     def _start(self, parent: Span, riders: Iterable[Span], keys: int) -> Span:
         riders = list(riders)
         span = self._tracer.start_span(
-            f"{self._kind} batch",
+            self._name,
+            kind=SpanKind.CLIENT,
             context=trace.set_span_in_context(parent),
             links=[Link(rider.get_span_context()) for rider in riders],
-            attributes={"hello.batch.keys": keys, "hello.batch.requests": len(riders)},
+            attributes={
+                **self._attributes,
+                "hello.batch.keys": keys,
+                "hello.batch.requests": len(riders),
+            },
         )
         for rider in riders:
             rider.add_link(span.get_span_context())

@@ -17,16 +17,21 @@ from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from gunicorn.glogging import Logger as GunicornLogger
 
+from hello import __version__
 from hello.telemetry.metrics import METHODS, OTHER
 
 log = logging.getLogger(__name__)
 
 #: The ids that a caller of `logging` may give as `extra`: they say which request a line is about.
 _IDS = ("request_id", "trace_id", "span_id")
+
+#: What a line may say of the service, by the names of OpenTelemetry's resource attributes.
+_SERVICE = ("service.name", "service.version")
 
 #: A `traceparent`: version, trace id, id of the caller's span, flags (W3C Trace Context, 3.2).
 _TRACEPARENT = re.compile(
@@ -56,12 +61,16 @@ class JSONFormatter(logging.Formatter):
             "logger": _name(record),
             "pid": record.process,
             "message": record.getMessage(),
+            **_service,
         }
         for name in _IDS:
             if value := getattr(record, name, None):
                 document[name] = value
-        if record.exc_info:
-            document["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and (type_ := record.exc_info[0]):
+            module = "" if type_.__module__ == "builtins" else f"{type_.__module__}."
+            document["exception.type"] = f"{module}{type_.__qualname__}"
+            document["exception.message"] = str(record.exc_info[1])
+            document["exception.stacktrace"] = self.formatException(record.exc_info)
         return _encode(document).decode()
 
 
@@ -79,7 +88,19 @@ class TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+def service(environ: Mapping[str, str]) -> dict[str, str]:
+    """What OpenTelemetry's variables say of the service, for lines of JSON; {} without them."""
+    pairs = (pair.partition("=") for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
+    attributes = {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+    attributes["service.name"] = environ.get("OTEL_SERVICE_NAME") or attributes.get(
+        "service.name", ""
+    )
+    found = {name: attributes[name] for name in _SERVICE if attributes.get(name)}
+    return {"service.version": __version__} | found if found else {}
+
+
 _formatter: logging.Formatter = TextFormatter()
+_service: dict[str, str] = {}
 
 
 def configure(form: str, level: str) -> None:
@@ -88,7 +109,8 @@ def configure(form: str, level: str) -> None:
     `level` is for this project and for gunicorn. Libraries log warnings and errors alone: at a
     finer level they quote what they send, passwords included.
     """
-    global _formatter
+    global _formatter, _service
+    _service = service(os.environ)
     if form == "auto":
         form = "text" if sys.stdout.isatty() else "json"
     _formatter = TextFormatter() if form == "text" else JSONFormatter()
@@ -154,6 +176,7 @@ def _access_line(
         "duration_ms": round(seconds * 1000, 3),
         "bytes": sent,
         "request_id": request_id,
+        **_service,
     }
     if ids := trace_ids(environ):
         document["trace_id"], document["span_id"] = ids

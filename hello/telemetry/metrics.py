@@ -6,9 +6,11 @@ Their rows are shared between workers by `hello.telemetry.shared` and shown by
 """
 
 import os
+import resource
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from hello.telemetry import metric_types
@@ -48,9 +50,14 @@ REQUESTS = Counter(
 REQUEST_SECONDS = Histogram(
     "hello_http_request_duration_seconds",
     "Seconds from the moment that a request is read until its answer is sent.",
-    *("route", "method"),
+    # A class, not the status: a histogram's series is a row of 16 numbers.
+    *("route", "method", "status_class"),
     bounds=SECONDS,
-    start=[(_USER, method) for method in _STATUSES],
+    start=[
+        (_USER, method, status_class)
+        for method in _STATUSES
+        for status_class in ("2xx", "4xx", "5xx")
+    ],
 )
 BATCH_SIZE = Histogram("hello_batch_size", "Keys that shared one statement.", "kind", bounds=KEYS)
 STATEMENT_SECONDS = Histogram(
@@ -146,6 +153,12 @@ CPU = Counter(
 ).labels()
 MEMORY = Gauge("hello_process_resident_memory_bytes", "Resident memory of all workers.")
 FDS = Gauge("hello_process_open_fds", "File descriptors that the workers have open.")
+MAX_FDS = Gauge("hello_process_max_fds", "File descriptors that the workers may have open.")
+STARTED = Gauge(
+    "hello_process_start_time_seconds",
+    "Unix time at which the youngest worker started.",
+    combine=max,
+)
 
 _request_series: dict[tuple[str | None, str, str], tuple[CounterSeries, HistogramSeries]] = {}
 
@@ -166,7 +179,10 @@ def _request(
 ) -> tuple[CounterSeries, HistogramSeries]:
     route = uri_template or OTHER
     label = method if method in METHODS else OTHER
-    series = REQUESTS.labels(route, label, status[:3]), REQUEST_SECONDS.labels(route, label)
+    series = (
+        REQUESTS.labels(route, label, status[:3]),
+        REQUEST_SECONDS.labels(route, label, f"{status[0]}xx"),
+    )
     if label is not OTHER:  # clients can invent any number of methods
         _request_series[uri_template, method, status] = series
     return series
@@ -180,6 +196,15 @@ def refused(status: int) -> None:
 _cpu_seen = 0.0
 
 
+@lru_cache(maxsize=1)
+def _started(pid: int) -> float:
+    """When a process started, by the kernel: this module may be older, since workers are forked."""
+    with open(f"/proc/{pid}/stat") as file:
+        ticks = int(file.read().rpartition(")")[2].split()[19])  # field 22, see proc_pid_stat(5)
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return booted + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def snapshot() -> Snapshot:
     """All figures of this process, as they are now."""
     global _cpu_seen
@@ -191,4 +216,7 @@ def snapshot() -> Snapshot:
         with open("/proc/self/statm") as file:
             MEMORY.labels().set(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
         FDS.labels().set(len(os.listdir("/proc/self/fd")))
+        STARTED.labels().set(_started(os.getpid()))
+    if (limit := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) != resource.RLIM_INFINITY:
+        MAX_FDS.labels().set(limit)
     return metric_types.snapshot()

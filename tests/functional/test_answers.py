@@ -241,4 +241,4 @@ def test_the_log_says_which_request_met_a_defect(
     document = json.loads(JSONFormatter().format(record))
     assert document["request_id"] == "asked-for"
     assert (document["trace_id"], document["span_id"]) == (trace, span)
-    assert "ZeroDivisionError" in document["exception"]
+    assert "ZeroDivisionError" in document["exception.stacktrace"]

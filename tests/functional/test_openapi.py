@@ -31,6 +31,8 @@ YAML = (ROOT / "hello/openapi.yaml").read_text("utf-8")
 DOCUMENT: dict[str, Any] = yaml.safe_load(YAML)
 COMPONENTS = DOCUMENT["components"]
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+#: Those that HTTP derives from others: generators would make methods of them that nobody calls.
+DERIVED = {"head", "options"}
 
 #: What HTTP itself needs, and a description does not list.
 PLUMBING = {"content-length", "content-type"}
@@ -57,13 +59,49 @@ def responses() -> dict[tuple[str, str, int], dict[str, Any]]:
 
 
 def assert_valid(instance: Any, schema: dict[str, Any]) -> None:
-    """What is described by a schema is valid; references are to the components."""
-    jsonschema.Draft202012Validator(schema | {"components": COMPONENTS}).validate(instance)
+    """What is described by a schema is valid, and has no member that is not described.
+
+    Schemas of answers are open, for the sake of later versions; what this version sends is not.
+    """
+    closed = _closed(schema | {"components": COMPONENTS})
+    jsonschema.Draft202012Validator(closed).validate(instance)
+
+
+def _closed(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_closed(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    closed = {name: _closed(value) for name, value in node.items()}
+    if isinstance(node.get("properties"), dict):
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def test_it_is_openapi_3_1() -> None:
     assert DOCUMENT["openapi"].startswith("3.1.")
     OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_whoever_reads_answers_must_ignore_what_they_do_not_know() -> None:
+    # RFC 9457, section 3.2, says so of problems; a closed schema makes generated clients fail.
+    assert not list(_closing(DOCUMENT))
+
+
+def _closing(node: Any) -> Iterator[Any]:
+    """What would allow no member beyond those that are described."""
+    if isinstance(node, dict):
+        if node.get("additionalProperties") is False or isinstance(node.get("const"), dict):
+            yield node
+        for value in node.values():
+            yield from _closing(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _closing(value)
+
+
+def test_it_says_that_the_service_knows_no_callers() -> None:
+    assert DOCUMENT["security"] == []
 
 
 def test_it_has_the_version_of_the_package() -> None:
@@ -89,20 +127,22 @@ def test_the_routes_and_methods_are_those_of_the_app(client: Client) -> None:
         (route.path, method.method)
         for route in falcon.inspect.inspect_routes(client.app)
         for method in route.methods
-        # OPTIONS is Falcon's own, as are the responders that answer 405.
-        if not method.internal or method.method == "OPTIONS"
+        # Falcon's own answer OPTIONS and 405.
+        if not method.internal
     }
-    assert {(path, method) for path, method, _ in responses()} == served
+    described = {(path, method) for path, method, _ in responses()}
+    assert described | {(path, "HEAD") for path, method in described if method == "GET"} == served
+    assert not [path for path, item in DOCUMENT["paths"].items() if DERIVED & item.keys()]
 
 
 def test_the_problems_are_those_of_the_service() -> None:
     def kinds(cls: type[problems.Problem]) -> Iterator[tuple[str, int]]:
         for sub in cls.__subclasses__():
-            yield f"urn:hello:problem:{sub.slug}", sub.http_status
+            yield f"{problems.DESCRIBED_AT}{sub.slug}", sub.http_status
             yield from kinds(sub)
 
     statuses = dict(kinds(problems.Problem))
-    assert COMPONENTS["schemas"]["Problem"]["properties"]["type"]["enum"] == [
+    assert COMPONENTS["schemas"]["Problem"]["properties"]["type"]["examples"] == [
         "about:blank",
         *statuses,
     ]
@@ -194,7 +234,8 @@ REQUESTS: list[tuple[tuple[str, str, int], str, tuple[str, str], dict[str, Any]]
     ),
     ((USER, "PUT", 503), "down", ("PUT", "/hello/alice"), {"body": BODY}),
     *(
-        ((path, method, status), state, (method, url), {})
+        # HEAD is answered as GET, without the body.
+        ((path, "GET", status), state, (method, url), {})
         for method in ("GET", "HEAD")
         for path, status, state, url in [
             (USER, 200, "up", "/hello/alice"),
@@ -224,9 +265,8 @@ REQUESTS: list[tuple[tuple[str, str, int], str, tuple[str, str], dict[str, Any]]
         ]
     ),
     *(
-        ((path, method, status), "up", (asked, path.replace("{", "").replace("}", "")), {})
+        ((path, "GET", 405), "up", ("DELETE", path.replace("{", "").replace("}", "")), {})
         for path in DOCUMENT["paths"]
-        for method, status, asked in [("GET", 405, "DELETE"), ("OPTIONS", 200, "OPTIONS")]
     ),
 ]
 
@@ -263,6 +303,15 @@ def test_answers_are_as_described(
     assert media_type in described["content"]
     if request_line[0] != "HEAD" and media_type.endswith("json"):
         assert_valid(response.json, described["content"][media_type]["schema"])
+
+
+@pytest.mark.parametrize("path", DOCUMENT["paths"])
+def test_options_says_what_is_allowed(client: Client, path: str) -> None:
+    response = client.ask("OPTIONS", path.replace("{", "").replace("}", ""))
+    assert (response.status_int, response.body) == (200, b"")
+    described = {name.upper() for name in DOCUMENT["paths"][path] if name in METHODS}
+    allowed = set(response.headers["Allow"].split(", "))
+    assert allowed == described | {"HEAD"}
 
 
 @pytest.mark.parametrize("born", ["19900101", "1990-W01-1", "1990-1-1", "9999-12-31", "1990-02-30"])

@@ -1,8 +1,10 @@
 """What linters say of the image, the scripts and the manifests."""
 
+import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,47 @@ def test_checkov_finds_what_is_skipped_for_a_reason_and_nothing_else(tmp_path: P
     found = run("checkov", "--config-file", file, status=1, cwd=tree)
     failed = {line.split()[1].rstrip(":") for line in found.splitlines() if line[:6] == "Check:"}
     assert failed == set(skipped)
+
+
+#: Pinned, since what the recommended rules are changes with it.
+REDOCLY = "@redocly/cli@2.77.0"
+
+
+@pytest.fixture
+def redocly(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Redocly's CLI; skips the test where it cannot be had."""
+    npx = shutil.which("npx")
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(npx), "--yes", REDOCLY, *arguments],
+            cwd=tmp_path,  # no configuration but its own
+            env=os.environ
+            | {
+                "npm_config_ignore_scripts": "true",
+                "npm_config_fetch_retries": "0",
+                "REDOCLY_TELEMETRY": "off",
+                "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true",
+            },
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+
+    if npx is None or run("--version").returncode != 0:
+        pytest.skip("needs Redocly's CLI, with Node.js, from npm")
+    return run
+
+
+def test_redocly_finds_nothing_by_its_recommended_rules(
+    redocly: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    def found(description: Path) -> dict[str, int]:
+        done = redocly("lint", "--extends", "recommended", "--format", "json", description)
+        return json.loads(done.stdout)["totals"]
+
+    good = ROOT / "hello" / "openapi.yaml"
+    assert found(good) == {"errors": 0, "warnings": 0, "ignored": 0}
+    bad = tmp_path / "openapi.yaml"
+    bad.write_text(good.read_text("utf-8").replace("security: []\n", ""), "utf-8")
+    assert found(bad)["errors"] > 0

@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+import hello
 from tests.support.programs import find
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +136,7 @@ def test_the_ports_agree(objects: dict[str, dict], container: dict, environment:
 def test_every_selector_finds_the_pods(objects: dict[str, dict]) -> None:
     labels = {"app.kubernetes.io/name": "revolut"}
     deployment = objects["Deployment"]["spec"]
-    assert deployment["template"]["metadata"]["labels"] == labels
+    assert labels.items() <= deployment["template"]["metadata"]["labels"].items()
     assert deployment["selector"] == {"matchLabels": labels}
     assert objects["Service"]["spec"]["selector"] == labels
     assert objects["PodDisruptionBudget"]["spec"]["selector"] == {"matchLabels": labels}
@@ -146,6 +147,23 @@ def test_every_selector_finds_the_pods(objects: dict[str, dict]) -> None:
         assert constraint["matchLabelKeys"] == ["pod-template-hash"]
     target = objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) == ("Deployment", "revolut")
+
+
+def test_everything_has_the_recommended_labels(objects: dict[str, dict]) -> None:
+    recommended = {
+        f"app.kubernetes.io/{name}": value
+        for name, value in {
+            "name": "revolut",
+            "instance": "revolut",
+            "version": hello.__version__,
+            "component": "service",
+            "part-of": "hello",
+            "managed-by": "kustomize",
+        }.items()
+    }
+    pods = objects["Deployment"]["spec"]["template"]
+    for labelled in (*objects.values(), pods):
+        assert recommended.items() <= labelled["metadata"]["labels"].items()
 
 
 def test_who_reaches_the_pods_and_whom_they_reach(objects: dict[str, dict]) -> None:

@@ -167,7 +167,7 @@ def test_the_admin_port_is_scraped_and_not_exposed() -> None:
     assert ports["metrics"] == 9090
     [exposed] = read("base", "service.yaml")["spec"]["ports"]
     assert exposed["targetPort"] not in ("metrics", 9090)
-    [labels] = read("base", "kustomization.yaml")["labels"]
+    labels = read("base", "kustomization.yaml")["labels"][0]
     assert spec["selector"]["matchLabels"] == labels["pairs"]
     # Rules and dashboard know the job by the value of that label.
     assert spec["jobLabel"] in labels["pairs"]

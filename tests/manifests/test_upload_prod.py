@@ -101,6 +101,10 @@ class Repository:
     def revision(self) -> str:
         return self.git("rev-parse", "HEAD")
 
+    @property
+    def created(self) -> str:
+        return self.git("show", "--no-patch", "--format=%cI", "HEAD")
+
     def git(self, *arguments: str) -> str:
         done = subprocess.run(
             ["git", *arguments],
@@ -153,7 +157,8 @@ def test_the_deployment_has_the_digest_that_was_pushed(repository: Repository) -
     tag = f"revolut/hello:1.2.3-{revision[:12]}"
     build, push, _ = repository.calls
     version = f"--build-arg VERSION=1.2.3-{revision[:12]}"
-    assert build == f"build --tag {tag} --build-arg REVISION={revision} {version} ."
+    label = f"--label org.opencontainers.image.created={repository.created}"
+    assert build == f"build --tag {tag} --build-arg REVISION={revision} {version} {label} ."
     assert push == f"push {tag}"
     # One for the migration, one for the service.
     assert images(repository.deployment) == [f"revolut/hello@{DIGEST}"] * 2
@@ -174,7 +179,9 @@ def test_a_release_has_its_own_tag_and_a_base_may_be_named(repository: Repositor
     assert done.returncode == 0, done.stderr
     build = repository.calls[0]
     assert build.startswith("build --tag revolut/hello:1.2.3 ")
-    assert build.endswith(f" --build-arg VERSION=1.2.3 --build-arg BASE=python@{DIGEST} .")
+    assert " --build-arg VERSION=1.2.3 " in build
+    digest = f"--label org.opencontainers.image.base.digest={DIGEST}"
+    assert build.endswith(f" --build-arg BASE=python@{DIGEST} {digest} .")
     assert images(repository.deployment) == ["revolut/hello:1.2.3"] * 2
 
 

@@ -51,3 +51,19 @@ def test_no_release_is_taken_within_a_week() -> None:
     for update in bot["updates"]:
         assert update["cooldown"]["default-days"] >= 7, update["package-ecosystem"]
     assert '--exclude-newer "7 days"' in (ROOT / "scripts" / "lock").read_text()
+
+
+def test_the_labels_of_the_image_are_those_of_the_package() -> None:
+    labels = dict(
+        re.findall(
+            r'org\.opencontainers\.image\.([\w.]+)="(.*?)"', (ROOT / "Dockerfile").read_text()
+        )
+    )
+    package = configparser.ConfigParser()
+    package.read(ROOT / "setup.cfg")
+    assert labels["licenses"] == package["metadata"]["license_expression"]
+    assert labels["source"] == package["metadata"]["url"]
+    # Their build arguments.
+    assert labels["version"] == "${VERSION}"
+    assert labels["revision"] == "${REVISION}"
+    assert labels["base.name"] == "${BASE}"

@@ -29,7 +29,7 @@ def assert_problem(response: Any, status: int, kind: str | None = None) -> dict[
     assert response.headers["Content-Type"] == MEDIA_TYPE
     problem: dict[str, Any] = json.loads(response.body)
     assert problem.keys() == {"type", "title", "status", "detail", "request_id"}
-    assert problem["type"] == (f"urn:hello:problem:{kind}" if kind else "about:blank")
+    assert problem["type"] == (f"/docs#problem-{kind}" if kind else "about:blank")
     assert problem["status"] == status
     assert problem["request_id"] == response.headers["X-Request-ID"]
     for text in (problem["title"], problem["detail"]):

@@ -16,6 +16,7 @@ LISTED = {
     "needs `terraform -chdir=manifests/aws init -backend=false`, which fetches providers": (
         "providers come from a registry of their own"
     ),
+    "needs Redocly's CLI, with Node.js, from npm": "it is no package of Debian's or PyPI's",
     "this machine has no IPv6": "a container may have none",
 }
 

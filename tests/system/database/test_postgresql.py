@@ -229,7 +229,7 @@ def test_username_that_the_encoding_cannot_store(
             crowd.settle()
         answers = dict(zip(names, crowd.receive(), strict=True))
         assert answers[bad].status == 400
-        assert answers[bad].json["type"] == "urn:hello:problem:not-storable"
+        assert answers[bad].json["type"] == "/docs#problem-not-storable"
         assert {name for name in names if answers[name].status == 204} == set(names) - {bad}
 
         with shared_cluster.locked(encoded_database):

@@ -267,7 +267,7 @@ def test_an_error_is_shown_as_a_problem(
     shown, body = send(page, operation)
     assert shown == status
     problem = json.loads(body)
-    assert problem["type"] == f"urn:hello:problem:{kind}"
+    assert problem["type"] == f"/docs#problem-{kind}"
     assert problem["detail"]
     assert fields(page, operation)["content-type"] == "application/problem+json"
     assert fields(page, operation)["x-request-id"] == problem["request_id"]

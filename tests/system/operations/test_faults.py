@@ -70,7 +70,7 @@ def _is_try_later(answer: Answer) -> bool:
         answer.status == 503
         and answer.headers["Content-Type"] == "application/problem+json"
         and answer.headers["Retry-After"] == "1"
-        and answer.json["type"] == "urn:hello:problem:try-later"
+        and answer.json["type"] == "/docs#problem-try-later"
         and answer.json["request_id"] == answer.headers["X-Request-ID"]
     )
 

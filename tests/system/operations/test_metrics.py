@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -167,6 +168,9 @@ def test_workers_have_figures_of_their_processes(two_workers: tuple[Service, int
     ]
     assert scrape[("hello_process_resident_memory_bytes",)] == pytest.approx(sum(resident), rel=0.2)
     assert 10 < scrape[("hello_process_open_fds",)] < 200
+    limits = [resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] for pid in service.workers]
+    assert scrape[("hello_process_max_fds",)] == sum(limits)
+    assert 0 < time.time() - scrape[("hello_process_start_time_seconds",)] < 60
     before = scrape[("hello_process_cpu_seconds_total",)]
     assert before > 0
     ask(service, 50)

@@ -29,7 +29,7 @@ def test_a_host_adds_no_zones(strange_host: dict[str, str]) -> None:
         for name in ("localtime", "Factory", "posixrules", "posix/UTC", "Mars/Olympus"):
             answer = client.request("GET", f"/hello/alice?tz={name}")
             assert answer.status == 400
-            assert answer.json["type"] == "urn:hello:problem:unknown-time-zone"
+            assert answer.json["type"] == "/docs#problem-unknown-time-zone"
 
 
 @pytest.mark.parametrize("name", ["localtime", "Factory", "Mars/Olympus"])

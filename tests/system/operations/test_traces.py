@@ -44,6 +44,8 @@ def test_a_span_belongs_to_the_trace_of_its_caller(collector: Collector) -> None
         assert span.attributes == {
             "http.request.method": "GET",
             "url.scheme": "http",
+            "url.path": "/hello/REDACTED",
+            "network.protocol.version": "1.1",
             "http.response.status_code": 404,
             "http.route": "/hello/{username}",
         }
@@ -52,9 +54,18 @@ def test_a_span_belongs_to_the_trace_of_its_caller(collector: Collector) -> None
         assert span.resource["service.name"] == "hello"
         assert span.resource["process.pid"] in service.workers
         # The batch it rode in, alone.
-        [batch] = [batch for batch in collector.named("read batch") if batch.parent == span.id]
+        [batch] = [batch for batch in collector.named("SELECT users") if batch.parent == span.id]
         assert (batch.trace_id, batch.links, span.links) == (TRACE, {span.id}, {batch.id})
-        assert batch.attributes == {"hello.batch.keys": 1, "hello.batch.requests": 1}
+        assert batch.kind == 3  # a client's
+        assert batch.attributes == {
+            "db.system.name": "sqlite",
+            "db.operation.name": "SELECT",
+            "db.collection.name": "users",
+            "hello.batch.keys": 1,
+            "hello.batch.requests": 1,
+        }
+        [unknown] = collector.named("GET")
+        assert unknown.attributes["url.path"] == "/REDACTED"
         assert span.start <= batch.start <= batch.end <= span.end
         # Without a caller's, a trace of its own.
         [other] = collector.named(PUT)
@@ -82,7 +93,7 @@ def test_a_batch_is_linked_with_all_its_requests(
         assert {answer.status for answer in crowd.receive()} == {204}
         eventually(lambda: len(collector.named(PUT)) == 10)
         requests = {span.id: span for span in collector.named(PUT)}
-        batches = {span.id: span for span in collector.named("write batch")}
+        batches = {span.id: span for span in collector.named("INSERT users")}
         assert sorted(len(batch.links) for batch in batches.values())[-1] > 1
         assert sum(len(batch.links) for batch in batches.values()) == 10
         for batch in batches.values():
@@ -115,6 +126,7 @@ def test_workers_send_their_last_spans_before_they_end(
         assert len(collector.named(GET)) == 100
         assert {span.resource["process.pid"] for span in collector.spans} == set(workers)
         assert {span.resource["service.name"] for span in collector.spans} == {"named"}
+        assert len({span.resource["service.instance.id"] for span in collector.spans}) == 2
         assert {headers["api-key"] for headers in collector.headers} == {"s3cret"}
 
 
@@ -123,7 +135,7 @@ def test_who_is_not_sampled_costs_no_span(collector: Collector) -> None:
         headers = {"traceparent": f"00-{TRACE}-{SPAN}-00"}
         client.request("GET", "/hello/nobody", headers=headers)
         client.put("somebody", "1990-05-17")
-        eventually(lambda: collector.named(PUT) and collector.named("write batch"))
+        eventually(lambda: collector.named(PUT) and collector.named("INSERT users"))
         assert collector.named(GET) == []
         assert TRACE not in {span.trace_id for span in collector.spans}
 

@@ -62,7 +62,7 @@ def test_stalled_body_is_408_and_others_are_served(wire: Wire, client: Client) -
     answer = wire.answer("PUT")
     assert (answer.status, answer.headers["Connection"]) == (408, "close")
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json["type"] == "urn:hello:problem:body-timeout"
+    assert answer.json["type"] == "/docs#problem-body-timeout"
     assert wire.closed()
     assert client.get("stalled").status == 404
 

@@ -13,7 +13,13 @@ import pytest
 import hello
 
 ROOT = Path(__file__).parents[3]
-NAMES = ["CHANGELOG.md", "hello/__init__.py", "hello/openapi.yaml", "hello/openapi.json"]
+NAMES = [
+    "CHANGELOG.md",
+    "hello/__init__.py",
+    "hello/openapi.yaml",
+    "hello/openapi.json",
+    "manifests/base/kustomization.yaml",
+]
 
 CHANGELOG = """# Changelog
 
@@ -33,7 +39,7 @@ class Repository:
     def __init__(self, path: Path) -> None:
         self.path = path
         for name in [*NAMES, "scripts/release"]:
-            (path / name).parent.mkdir(exist_ok=True)
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, path / name)
         self.write("CHANGELOG.md", CHANGELOG)
         self.git("init", "--quiet")
@@ -79,6 +85,8 @@ def test_a_release_is_one_version_everywhere(repository: Repository) -> None:
     assert '__version__ = "98.7.6"\n' in repository.read("hello/__init__.py")
     assert json.loads(repository.read("hello/openapi.json"))["info"]["version"] == "98.7.6"
     assert "\n  version: 98.7.6\n" in repository.read("hello/openapi.yaml")
+    labels = repository.read("manifests/base/kustomization.yaml")
+    assert " app.kubernetes.io/version: 98.7.6\n" in labels
     today = datetime.now(UTC).date()
     assert repository.read("CHANGELOG.md") == CHANGELOG.replace(
         "## [Unreleased]\n", f"## [Unreleased]\n\n## [98.7.6] - {today}\n"

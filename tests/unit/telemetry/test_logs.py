@@ -9,9 +9,11 @@ from typing import Any
 import gevent
 import pytest
 
+import hello
 from hello.telemetry import logs
 from hello.telemetry.logs import JSONFormatter, Logger, TextFormatter, report, trace_ids
 
+OURS = hello.__version__
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
@@ -44,10 +46,49 @@ def test_a_traceback_stays_in_its_line() -> None:
     except ZeroDivisionError:
         made = record("a defect", exc_info=sys.exc_info())
     document = json.loads(JSONFormatter().format(made))
-    assert document["exception"].endswith("ZeroDivisionError: for a test")
+    assert document["exception.type"] == "ZeroDivisionError"
+    assert document["exception.message"] == "for a test"
+    assert document["exception.stacktrace"].endswith("ZeroDivisionError: for a test")
     text = TextFormatter().format(made)
     assert "WARNING hello.database.session[" in text
     assert text.endswith("ZeroDivisionError: for a test")
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({}, {}),
+        (
+            {"OTEL_SERVICE_NAME": "birthdays"},
+            {"service.name": "birthdays", "service.version": OURS},
+        ),
+        (
+            {"OTEL_RESOURCE_ATTRIBUTES": "a=b, service.name=of%20ours ,service.version=2,c"},
+            {"service.name": "of ours", "service.version": "2"},
+        ),
+        # As in OpenTelemetry's own programs, the variable for the name goes before.
+        (
+            {"OTEL_RESOURCE_ATTRIBUTES": "service.name=x", "OTEL_SERVICE_NAME": "y"},
+            {"service.name": "y", "service.version": OURS},
+        ),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "team=birthdays"}, {}),
+    ],
+)
+def test_lines_name_the_service_where_that_is_set(
+    environ: dict[str, str],
+    said: dict[str, str],
+    logger: Logger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert logs.service(environ) == said
+    monkeypatch.setattr(logs, "_formatter", JSONFormatter())
+    monkeypatch.setattr(logs, "_service", logs.service(environ))
+    handler = Kept()
+    logger.access_log.addHandler(handler)
+    logger.answered(ENVIRON, "200 OK", 13, 0.00123)
+    for line in (handler.lines[0], JSONFormatter().format(record("x"))):
+        found = json.loads(line)
+        assert {name: found[name] for name in found if name.startswith("service.")} == said
 
 
 def test_times_are_utc_with_milliseconds() -> None:
@@ -94,7 +135,7 @@ def test_a_greenlet_that_fails_is_logged_in_one_line(
     [made] = caplog.records
     document = json.loads(JSONFormatter().format(made))
     assert document["message"] == "a greenlet failed"
-    assert document["exception"].endswith("ZeroDivisionError: division by zero")
+    assert document["exception.stacktrace"].endswith("ZeroDivisionError: division by zero")
 
 
 ENVIRON = {"REQUEST_METHOD": "GET", "hello.route": "/", "hello.request_id": "asked-for"}

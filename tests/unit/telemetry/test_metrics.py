@@ -12,6 +12,8 @@ from hello.telemetry import metrics
 #: Of a process in which nothing has happened yet. Whoever adds a metric adds it here.
 EXPECTED = Path(__file__).with_name("metrics.txt")
 
+ROUTE = "/hello/{username}"
+
 _SHOW = """
 from hello.telemetry import metric_types, metrics
 
@@ -66,6 +68,20 @@ def test_the_first_failure_of_a_process_is_a_step_up_from_0() -> None:
         for method in ("GET", "HEAD", "PUT")
         for status in ("500", "503")
     ]
+
+
+def test_durations_are_told_apart_by_the_class_of_the_status() -> None:
+    environ = {"REQUEST_METHOD": "GET", "hello.route": ROUTE}
+
+    def counted() -> dict[str, float]:
+        rows = metrics.REQUEST_SECONDS.rows.items()
+        return {labels[2]: sum(row[:-1]) for labels, row in rows if labels[:2] == (ROUTE, "GET")}
+
+    before = counted()
+    for status in ("200 OK", "404 Not Found", "400 Bad Request", "503 Service Unavailable"):
+        metrics.answered(environ, status, 0.1)
+    after = counted()
+    assert {name: after[name] - before[name] for name in after} == {"2xx": 1, "4xx": 2, "5xx": 1}
 
 
 def test_the_route_of_the_objectives_is_one_that_there_is() -> None:

@@ -306,7 +306,7 @@ function problems(operations) {
   }
   // One that no operation names may still come: a defect.
   const { type } = resolve(description.components.schemas.Problem).properties;
-  for (const one of type.enum ?? []) add(one);
+  for (const one of type.examples ?? []) add(one);
   found.delete(problemName("about:blank")); // says no more than the status
   return found;
 }

@@ -105,10 +105,18 @@ class Configuration:
         return done.stdout
 
 
+#: Why a test is skipped without a program.
+NEEDS = {
+    "terraform": "needs terraform",
+    "moto_server": "needs moto_server, of moto",
+    "aws": "needs aws, of awscli",
+}
+
+
 def _program(name: str) -> str:
     program = find(name)
     if program is None:
-        pytest.skip(f"needs {name}")
+        pytest.skip(NEEDS[name])
     return program
 
 

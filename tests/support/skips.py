@@ -13,7 +13,9 @@ LISTED = {
     "needs a Docker daemon to build with": "a container has none",
     "needs docker compose": "it comes with Docker, and in no package that every Debian has",
     "needs terraform": "neither Debian nor PyPI has it",
-    "needs `terraform -chdir=manifests/aws init -backend=false`, which fetches providers": (
+    "needs moto_server, of moto": "it goes with terraform",
+    "needs aws, of awscli": "it goes with terraform",
+    "needs the AWS provider: its registry, or TERRAFORM_PROVIDERS=FOLDER": (
         "providers come from a registry of their own"
     ),
     "needs Redocly's CLI, with Node.js, from npm": "it is no package of Debian's or PyPI's",

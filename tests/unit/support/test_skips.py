@@ -63,8 +63,7 @@ def test_each_reason_on_the_list_is_one_that_a_test_gives() -> None:
     sources = "".join(
         path.read_text() for path in (ROOT / "tests").rglob("*.py") if path.name != "skips.py"
     )
-    said = set(re.findall(r"""(?:skip\(|reason=)\s*"([^"]+)\"""", sources))
-    assert skips.LISTED.keys() <= said
+    assert [reason for reason in skips.LISTED if f'"{reason}"' not in sources] == []
 
 
 def test_ci_runs_with_the_list() -> None:

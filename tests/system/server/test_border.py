@@ -25,6 +25,7 @@ MODULES = {
     "hello.settings",
     *("hello.environment", "hello.errors", "hello.uris"),
     *("hello.cache", "hello.cache.uri", "hello.resolver"),
+    *("hello.database", "hello.database.engine"),
     *("hello.time_zones", "hello.usernames"),
 }
 

@@ -7,8 +7,9 @@ gunicorn's master imports all of this package but `refusals`, and never serves a
 imports stays as it was when it started, whatever becomes of the files; and a fork shares what the
 master has opened. So this package imports the telemetry, `hello.lifecycle` and `hello.settings`
 (with what a setting is checked by), and no more: never `app`, `resources`, `batching` or `users`,
-of `cache` only what CACHE_URI means, and of `database` only what DB_ENGINE does. A worker imports the application after the
-fork, and so whatever needs Falcon: `refusals`, and what answers on the admin port.
+of `cache` only what CACHE_URI means, and of `database` only what DB_ENGINE does. A worker imports
+the application after the fork, and so whatever needs Falcon: `refusals`, and what answers on the
+admin port.
 tests/system/server/test_border.py looks at what a master has imported.
 """
 

@@ -245,6 +245,8 @@ class Settings:
             return Shown(name, "", f"{origin}, not used with SQLite")
         if name in _SECRETS:
             return Shown(name, _SECRETS[name] if origin == "default" else "secret", origin)
+        if name == "DB_ENGINE":
+            return Shown(name, str(value or "auto"), origin)
         if isinstance(value, bool):
             return Shown(name, "on" if value else "off", origin)
         return Shown(name, f"{value:g}" if isinstance(value, float) else str(value), origin)

@@ -38,6 +38,9 @@ class Engine:
     #: Whether it spreads tables over its nodes when it is told to, as Citus does.
     spreads_tables: bool = False
 
+    def __str__(self) -> str:
+        return self.name
+
 
 POSTGRESQL = Engine(name="postgresql")
 

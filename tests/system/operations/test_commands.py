@@ -46,6 +46,17 @@ def test_settings_are_shown_in_columns() -> None:
     assert len({line.rindex("default") for line in lines if line.endswith("default")}) == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "row"),
+    [({}, "DB_ENGINE +auto +default"), ({"DB_ENGINE": "citus"}, "DB_ENGINE +citus +variable .*")],
+)
+def test_an_engine_is_shown_by_its_name(given: dict[str, str], row: str) -> None:
+    code, out, _ = run("settings", DB_URI="postgresql://h/d", **given)
+    assert code == 0
+    [line] = [line for line in out.splitlines() if line.startswith("DB_ENGINE ")]
+    assert re.fullmatch(row, line)
+
+
 def test_a_wrong_setting_ends_it_with_a_line() -> None:
     line = "hello: PORT: must be a whole number from 0 to 65535\n"
     assert run("settings", PORT="high") == (2, "", line)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import tempfile
 import urllib.request
@@ -12,7 +11,7 @@ from typing import Any
 import yaml
 
 from tests.support.monitoring import MONITORING
-from tests.support.processes import eventually, free_port
+from tests.support.processes import end, eventually, free_port
 
 PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
 AMTOOL = shutil.which("amtool")
@@ -104,12 +103,8 @@ class Alertmanager:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(30)
+            end(self.process)
         finally:
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
             self._log.close()
             self._directory.cleanup()

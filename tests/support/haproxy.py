@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.processes import eventually
+from tests.support.processes import end, eventually
 from tests.support.programs import find
 
 HAPROXY = find("haproxy")
@@ -50,8 +50,7 @@ class HAProxy:
             return b"".join(iter(lambda: admin.recv(65536), b"")).decode().strip()
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
+        end(self._process, within=10)
 
     def __enter__(self) -> "HAProxy":
         return self

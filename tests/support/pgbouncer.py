@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -13,7 +12,7 @@ import psycopg2
 import pytest
 
 from tests.support.postgres import UNPRIVILEGED, Cluster
-from tests.support.processes import eventually, free_port
+from tests.support.processes import end, eventually, free_port
 from tests.support.programs import find
 
 PROGRAM = find("pgbouncer")
@@ -71,6 +70,5 @@ class PgBouncer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
+        end(self.process)
         shutil.rmtree(self.directory)

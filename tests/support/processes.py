@@ -5,11 +5,12 @@ import random
 import re
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -35,6 +36,17 @@ def eventually(condition: Callable[[], T | None], within: float = 10.0, message:
             return value
         assert time.monotonic() < deadline, message or f"not within {within} s: {condition}"
         time.sleep(0.02)
+
+
+def end(process: "subprocess.Popen[Any]", within: float = 30.0) -> None:
+    """Terminate a process; one that does not end is killed, and is a TimeoutExpired."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(within)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 @contextmanager

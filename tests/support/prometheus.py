@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import tempfile
 import urllib.error
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.processes import eventually, free_port
+from tests.support.processes import end, eventually, free_port
 
 INSTALLED = shutil.which("prometheus") is not None
 
@@ -106,12 +105,8 @@ class Prometheus:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(30)
+            end(self.process)
         finally:
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
             self._log.close()
             self._directory.cleanup()

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import signal
 import subprocess
 import urllib.parse
 import urllib.request
@@ -14,7 +13,7 @@ import pytest
 import yaml
 
 from tests.support.monitoring import MONITORING
-from tests.support.processes import eventually, free_port
+from tests.support.processes import end, eventually, free_port
 from tests.support.service import Service, day
 from tests.support.stack import Stack
 
@@ -74,8 +73,7 @@ def exporter() -> Iterator[Exporter]:
         eventually(answers, within=30)
         yield exporter
     finally:
-        exporter.process.send_signal(signal.SIGTERM)
-        exporter.process.wait(30)
+        end(exporter.process)
 
 
 def test_a_service_that_works_is_well_whether_the_user_exists_or_not(exporter: Exporter) -> None:

@@ -148,7 +148,7 @@ class Benchmark:
                     if version := entry.cache_version:
                         self.report.about["Valkey"] = version
                 except (WrongAnswer, RuntimeError) as ex:
-                    self._fail(entries, entry, ex)
+                    self._fail(entries, entry, ex, _start_of(suite))
             for setting, rounds, names in suite.settings():
                 self._measure(entries, setting, rounds, names)
         finally:
@@ -173,7 +173,7 @@ class Benchmark:
                         setting.workload, setting.connections, self._seconds, self._warmup
                     )
                 except RuntimeError as ex:
-                    self._fail(entries, entry, ex)
+                    self._fail(entries, entry, ex, str(setting))
                     rounds.pop(name, None)
                     continue
                 rounds.setdefault(name, []).append(measured)
@@ -195,10 +195,12 @@ class Benchmark:
         _say(f"without {contestant.name}: {reason}")
         self.report.absent[contestant.name] = reason
 
-    def _fail(self, entries: list[Entry], entry: Entry, ex: Exception) -> None:
+    def _fail(self, entries: list[Entry], entry: Entry, ex: Exception, where: str) -> None:
+        """Leave a contestant out from here to the end of the suite."""
         self.failed = True
         _say(str(ex))
-        self._leave_out(entry.contestant, f"{type(ex).__name__}: {str(ex).splitlines()[0]}")
+        what = f"{type(ex).__name__}: {' '.join(str(ex).splitlines()[:2])}"
+        self._leave_out(entry.contestant, f"from {where} to the end of its suite: {what}")
         entry.stop()
         entries.remove(entry)
 
@@ -207,6 +209,10 @@ def _why_not(contestant: Contestant, workers: int) -> str | None:
     if workers > 1 and contestant.store is Store.MEMORY:
         return f"not with {workers} workers: its users are in {contestant.store.value}"
     return contestant.missing
+
+
+def _start_of(suite: Suite) -> str:
+    return f"the start with {suite.workers} {'worker' if suite.workers == 1 else 'workers'}"
 
 
 def _say(text: str) -> None:

@@ -16,10 +16,12 @@ SERVERS = tuple(one.name for one in registry.ALL if one.name not in DEPLOYMENTS)
 #: Those whose growth is looked at: ours, the fastest peers, and the best known.
 LEADING = ("hello", "hello-unbatched", "fastapi", "fastify", "go")
 #: Those that are asked by few and by many.
-QUICKEST = (*LEADING, "bare", "starlette", "blacksheep", "pgbench")
-#: Those that can have several processes, or cores.
+QUICKEST = (*LEADING, "bare", "starlette", "blacksheep")
+#: Those that can have several processes, or cores; limits are those of one.
 SCALING = tuple(
-    name for name in SERVERS if name != "pgbench" and BY_NAME[name].store is not Store.MEMORY
+    one.name
+    for one in map(BY_NAME.__getitem__, SERVERS)
+    if one.store is Store.POSTGRESQL and not one.stack.startswith("limit:")
 )
 
 
@@ -61,7 +63,9 @@ FULL = (
         SERVERS,
         (
             Part(tuple(name for name in WORKLOADS if name != "get-paced"), rounds=3),
-            Part(BOTH, (1, 8, 256), rounds=2, contestants=QUICKEST),
+            Part(BOTH, (1, 8), rounds=2, contestants=(*QUICKEST, "pgbench")),
+            # pgbench would take all the time to connect.
+            Part(BOTH, (256,), rounds=2, contestants=QUICKEST),
             Part(("get-paced",), (256,), rounds=2, contestants=LEADING),
             Part(BOTH, (64, 512, 1000), contestants=LEADING),
         ),

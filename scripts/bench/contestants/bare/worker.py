@@ -26,6 +26,8 @@ class Bare(GeventWorker):
 
         with client:
             while data := client.recv(8192):
+                if data.startswith(b"PUT") and data.endswith(b"\r\n\r\n"):
+                    data += client.recv(8192)
                 head, _, body = data.partition(b"\r\n\r\n")
                 environ = base.copy()
                 line = head.partition(b"\r\n")[0].decode()

@@ -6,6 +6,7 @@ connections opened this way, and its name resolution would stop the whole proces
 hosts are resolved here, and tried one address at a time.
 """
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -641,8 +642,9 @@ class PostgreSQL:
         They come in the URI's order, beginning with the host that worked last.
         """
         parameters = DEFAULTS | extensions.parse_dsn(self._uri())
-        hosts = parameters.get("host", "").split(",")
-        ports = parameters.get("port", "5432").split(",")
+        # What is given to libpq hides the environment from it; both are given below.
+        hosts = (parameters.get("host") or os.environ.get("PGHOST", "")).split(",")
+        ports = (parameters.get("port") or os.environ.get("PGPORT", "")).split(",")
         ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
         if self._takes_writes:
             # After a failover, the host that was demoted still accepts connections, and its name

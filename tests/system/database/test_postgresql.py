@@ -174,6 +174,15 @@ def test_host_without_an_address(shared_cluster: Cluster, database: str) -> None
     _works(f"postgresql://postgres@{nowhere},127.0.0.1:{shared_cluster.port}/{database}")
 
 
+def test_a_host_and_a_port_that_only_the_environment_names(
+    shared_cluster: Cluster, database: str
+) -> None:
+    host, port = "127.0.0.1", str(shared_cluster.port)
+    uri = f"postgresql://postgres@/{database}"
+    assert migrate(uri, "--check", PGHOST=host, PGPORT=port).returncode == 0
+    _works(uri, PGHOST=host, PGPORT=port)
+
+
 def test_failover_to_a_standby(cluster: Cluster) -> None:
     assert migrate(cluster.uri()).returncode == 0
     standby = Cluster().create_standby(cluster).start()

@@ -18,7 +18,7 @@ from tests.support.processes import end, eventually, free_port
 from tests.support.service import NO_SECRETS, Client
 
 PAGE = (ROOT / "docs" / "parts.md").read_text("utf-8")
-TAKE, RUN = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)
+TAKE, RUN, TAKE_BATCHES = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S)
 #: Files, each with its name in the first line.
 FILES = dict(re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE, re.M | re.S))
 #: What a service of parcels has no use for.
@@ -31,7 +31,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("parts")
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "hello", directory / "hello" / "hello", ignore=ignore)
-    subprocess.run(["sh", "-euc", TAKE], cwd=directory, check=True, timeout=60)
+    for commands in (TAKE, TAKE_BATCHES):
+        subprocess.run(["sh", "-euc", commands], cwd=directory, check=True, timeout=60)
     # Nothing of it is looked up after this.
     shutil.rmtree(directory / "hello")
     for name, text in FILES.items():
@@ -52,6 +53,10 @@ class Parcels:
     @property
     def lines(self) -> list[dict]:
         return [json.loads(line) for line in self._log.read_text("utf-8").splitlines()]
+
+    @property
+    def access(self) -> list[dict]:
+        return [line for line in self.lines if line["logger"] == "access"]
 
 
 @contextmanager
@@ -150,7 +155,9 @@ def test_it_answers_errors_as_problems_and_logs_no_path(directory: Path, tmp_pat
             assert answer.headers["Content-Type"] == "application/problem+json"
             assert (answer.json["type"], answer.json["status"]) == (type_, status)
             assert answer.json["request_id"] == answer.headers["X-Request-ID"]
-        access = [line for line in parcels.lines if line["logger"] == "access"]
+        # A line is written after its answer was sent.
+        eventually(lambda: len(parcels.access) == 2 + len(refused))
+        access = parcels.access
         assert [line["message"] for line in access] == [
             "PUT 204 /parcels/{number}",
             "GET 200 /parcels/{number}",
@@ -163,3 +170,47 @@ def test_it_answers_errors_as_problems_and_logs_no_path(directory: Path, tmp_pat
         ]
         assert access[1]["request_id"] == found.headers["X-Request-ID"]
         assert "s3cret" not in json.dumps(parcels.lines)
+
+
+#: Four requests: the others come while the first one's statement is in flight.
+BATCHES = """
+import gevent
+from gevent.event import Event
+from parcels.places import batcher
+
+began, go_on, statements = Event(), Event(), []
+
+def select(numbers, seconds):
+    assert 0 < seconds <= 5
+    statements.append(numbers)
+    began.set()
+    go_on.wait()
+    return {number: f"at {number}" for number in numbers if number != "lost"}
+
+places = batcher(select)
+first = gevent.spawn(places.submit, "1", None)
+began.wait()
+others = [gevent.spawn(places.submit, number, None) for number in ("2", "lost", "2")]
+gevent.sleep(0)
+go_on.set()
+print(*(greenlet.get() for greenlet in [first, *others]), statements, sep=", ")
+"""
+
+
+def test_requests_share_a_statement(directory: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BATCHES],
+        cwd=directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "at 1, at 2, None, at 2, [['1'], ['2', 'lost']]\n"
+
+
+def test_the_page_names_the_metrics_that_batches_count_in() -> None:
+    batching = (ROOT / "hello" / "batching.py").read_text("utf-8")
+    [named] = re.findall(r"^`batching.py` counts in .*?: (.*?)\.", PAGE, re.M | re.S)
+    assert set(re.findall(r"\bmetrics\.(\w+)", batching)) == set(re.findall(r"`(\w+)`", named))

@@ -24,8 +24,7 @@ from typing import Any, ClassVar
 import falcon
 
 from hello.errors import Rejected, Unavailable
-from hello.middleware import request_id
-from hello.telemetry.logs import trace_ids
+from hello.telemetry.names import request_id, trace_ids
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +122,7 @@ def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErro
     if isinstance(error, Problem):
         type_uri, title = f"{DESCRIBED_AT}{error.slug}", error.phrase
     detail = error.description or status.description or status.phrase
-    resp.data = document(type_uri, status, detail, request_id(req), title)
+    resp.data = document(type_uri, status, detail, request_id(req.env), title)
     resp.content_type = MEDIA_TYPE
 
 
@@ -138,8 +137,8 @@ def rejected(_req: Any, _resp: Any, ex: Rejected, _params: Any) -> None:
 def unexpected(req: falcon.Request, _resp: Any, ex: Exception, _params: Any) -> None:
     # The values of the request are personal data and stay out of the log.
     trace_id, span_id = trace_ids(req.env) or (None, None)
-    ids = {"request_id": request_id(req), "trace_id": trace_id, "span_id": span_id}
-    log.error("defect while answering request %s", request_id(req), exc_info=ex, extra=ids)
+    ids = {"request_id": request_id(req.env), "trace_id": trace_id, "span_id": span_id}
+    log.error("defect while answering request %s", request_id(req.env), exc_info=ex, extra=ids)
     raise InternalError(DEFECT) from ex
 
 

@@ -29,7 +29,7 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer
 from hello import __version__
 from hello.batching import Batcher, Lane
 from hello.lifecycle import Process
-from hello.telemetry.metrics import METHODS
+from hello.telemetry.names import METHODS
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")

@@ -19,6 +19,7 @@ from hello.errors import (
 )
 from hello.telemetry import metrics
 from hello.telemetry.metric_types import CounterSeries
+from hello.telemetry.names import OTHER
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
@@ -133,7 +134,7 @@ class Session(Generic[AnyConnection]):
         self,
         operation: Callable[[AnyConnection], Result],
         deadline: float,
-        statement: str = metrics.OTHER,
+        statement: str = OTHER,
     ) -> Result:
         """Run an operation, which can be repeated: once more if the connection breaks.
 
@@ -235,7 +236,7 @@ class Session(Generic[AnyConnection]):
                 if self._call_once(
                     lambda connection: unknown.is_over(connection, unknown.until),
                     unknown.until,
-                    metrics.OTHER,
+                    OTHER,
                 ):
                     return
             gevent.sleep(min(SETTLE_INTERVAL, left))

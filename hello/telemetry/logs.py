@@ -9,7 +9,6 @@ cost as much as the request.
 
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ import msgspec
 from gunicorn.glogging import Logger as GunicornLogger
 
 from hello import __version__
-from hello.telemetry.metrics import METHODS, OTHER
+from hello.telemetry.names import METHODS, OTHER, trace_ids
 
 log = logging.getLogger(__name__)
 
@@ -33,24 +32,7 @@ _IDS = ("request_id", "trace_id", "span_id")
 #: What a line may say of the service, by the names of OpenTelemetry's resource attributes.
 _SERVICE = ("service.name", "service.version")
 
-#: A `traceparent`: version, trace id, id of the caller's span, flags (W3C Trace Context, 3.2).
-_TRACEPARENT = re.compile(
-    "(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
-)
-
 _encode = msgspec.json.Encoder().encode
-
-
-def trace_ids(environ: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The ids of the trace and of the span that a request belongs to.
-
-    The span is this service's own where traces are on (hello.traces), else the caller's.
-    """
-    own: tuple[str, str] | None = environ.get("hello.trace")
-    if own or "HTTP_TRACEPARENT" not in environ:
-        return own
-    match = _TRACEPARENT.fullmatch(environ["HTTP_TRACEPARENT"])
-    return (match[1], match[2]) if match else None
 
 
 class JSONFormatter(logging.Formatter):

@@ -22,15 +22,12 @@ from hello.telemetry.metric_types import (
     HistogramSeries,
     Snapshot,
 )
+from hello.telemetry.names import METHODS, OTHER
 
 #: Upper bounds of buckets, inclusive, in seconds.
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: Upper bounds of buckets, inclusive, in keys.
 KEYS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-
-#: The label value for everything that has none of its own.
-OTHER = "other"
-METHODS = frozenset(("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
 #: The route that the objectives are about (docs/slo.md).
 _USER = "/hello/{username}"

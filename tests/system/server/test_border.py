@@ -23,6 +23,7 @@ MODULES = {
     "hello",
     "hello.lifecycle",
     "hello.settings",
+    "hello.declaration",
     *("hello.environment", "hello.errors", "hello.uris"),
     *("hello.cache", "hello.cache.uri", "hello.resolver"),
     *("hello.database", "hello.database.engine"),

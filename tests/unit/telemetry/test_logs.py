@@ -11,10 +11,9 @@ import pytest
 
 import hello
 from hello.telemetry import logs
-from hello.telemetry.logs import JSONFormatter, Logger, TextFormatter, report, trace_ids
+from hello.telemetry.logs import JSONFormatter, Logger, TextFormatter, report
 
 OURS = hello.__version__
-TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 def record(message: str, *arguments: Any, **more: Any) -> logging.LogRecord:
@@ -99,32 +98,6 @@ def test_times_are_utc_with_milliseconds() -> None:
     ]:
         made = record("x", created=created)
         assert json.loads(JSONFormatter().format(made))["time"] == text
-
-
-@pytest.mark.parametrize(
-    ("text", "ids"),
-    [
-        (f"00-{TRACE}-{SPAN}-01", (TRACE, SPAN)),
-        (f"00-{TRACE}-{SPAN}-00", (TRACE, SPAN)),
-        (f"cc-{TRACE}-{SPAN}-01-what-the-future-will-be", (TRACE, SPAN)),
-        (f"ff-{TRACE}-{SPAN}-01", None),
-        (f"00-{'0' * 32}-{SPAN}-01", None),
-        (f"00-{TRACE}-{'0' * 16}-01", None),
-        (f"00-{TRACE.upper()}-{SPAN}-01", None),
-        (f"00-{TRACE}-{SPAN}", None),
-        (f"00-{TRACE}-{SPAN}-01\n", None),
-        ("Rumpelstilz", None),
-        ("", None),
-    ],
-)
-def test_ids_of_a_caller(text: str, ids: tuple[str, str] | None) -> None:
-    assert trace_ids({"HTTP_TRACEPARENT": text}) == ids
-
-
-def test_own_ids_come_first() -> None:
-    environ = {"HTTP_TRACEPARENT": f"00-{TRACE}-{SPAN}-01"}
-    assert trace_ids(environ | {"hello.trace": ("a", "b")}) == ("a", "b")
-    assert trace_ids({}) is None
 
 
 def test_a_greenlet_that_fails_is_logged_in_one_line(

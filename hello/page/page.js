@@ -15,6 +15,35 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
+/** The contents, still to be made, of elements that are folded. */
+const folded = new Map();
+
+/** What the reader can open. Unless it is open, it is made later: see `makeTheRest`. */
+function fold(attributes, summary, contents) {
+  const details = element("details", attributes, element("summary", {}, summary));
+  folded.set(details, contents);
+  if (attributes.open) make(details);
+  return details;
+}
+
+/** Make the contents of what is folded, if they are not there. */
+function make(details) {
+  const contents = folded.get(details);
+  if (folded.delete(details)) details.append(element("div", {}, ...contents()));
+}
+
+/** Make what is folded, so that it can be searched; after 5 ms of it, the browser has its turn. */
+async function makeTheRest() {
+  let end = 0;
+  for (const details of folded.keys()) {
+    if (performance.now() > end) {
+      await new Promise((resolve) => setTimeout(resolve));
+      end = performance.now() + 5;
+    }
+    make(details);
+  }
+}
+
 /** What a node of the description says, or what it refers to. */
 function resolve(node) {
   while (node && node.$ref) {
@@ -99,12 +128,9 @@ class Operation {
   }
 
   render() {
-    return element(
-      "details",
+    return fold(
       { class: "operation", id: this.id, open: this.open },
-      element(
-        "summary",
-        {},
+      [
         element(
           "h3",
           {},
@@ -113,10 +139,8 @@ class Operation {
           element("code", { class: "path" }, this.path),
         ),
         element("span", { class: "soft" }, this.operation.summary ?? ""),
-      ),
-      element(
-        "div",
-        {},
+      ],
+      () => [
         paragraphs(this.operation.description),
         this.renderForm(),
         this.answer,
@@ -124,7 +148,7 @@ class Operation {
         Object.entries(this.operation.responses).map(([status, response]) =>
           this.renderResponse(status, resolve(response)),
         ),
-      ),
+      ],
     );
   }
 
@@ -189,18 +213,13 @@ class Operation {
 
   renderResponse(status, response) {
     const content = Object.entries(response.content ?? {});
-    return element(
-      "details",
+    return fold(
       { class: "response" },
-      element(
-        "summary",
-        {},
+      [
         element("code", { class: status < 400 ? "good" : "bad" }, status),
         element("span", { class: "soft" }, inline(response.description)),
-      ),
-      element(
-        "div",
-        {},
+      ],
+      () => [
         content.flatMap(([type, media]) => [
           element("p", {}, element("code", {}, type)),
           element("dl", {}, members(media.schema)),
@@ -208,7 +227,7 @@ class Operation {
         ]),
         element("h4", {}, "Header fields"),
         element("dl", {}, this.headers(response)),
-      ),
+      ],
     );
   }
 
@@ -318,22 +337,17 @@ function renderProblem(name, { type, example, answers }) {
     " ",
     element("a", { href: `#${id}` }, label),
   ]);
-  return element(
-    "details",
+  return fold(
     { class: "problem", id: `problem-${name}` },
-    element(
-      "summary",
-      {},
+    [
       element("h3", {}, status, example?.title ?? name),
       element("span", { class: "soft" }, inline([...said].join("; "))),
-    ),
-    element(
-      "div",
-      {},
+    ],
+    () => [
       element("p", {}, "Type: ", element("code", {}, type)),
       links.length > 0 ? element("p", {}, "An answer of:", links) : undefined,
       example ? element("pre", { tabindex: 0, "aria-label": "example" }, pretty(example)) : undefined,
-    ),
+    ],
   );
 }
 
@@ -373,22 +387,27 @@ function render() {
 
 /** Open what the fragment of the address names, if it can be opened. */
 function open() {
-  const details = document.getElementById(location.hash.slice(1))?.closest("details");
-  if (details) details.open = true;
+  const named = () => document.getElementById(location.hash.slice(1));
+  if (location.hash && !named()) folded.forEach((_, details) => make(details)); // it may be in one
+  const details = named()?.closest("details");
+  if (!details) return;
+  make(details);
+  details.open = true;
 }
 
 const main = document.querySelector("main");
+addEventListener("hashchange", open);
 try {
-  const response = await fetch("/openapi.json", { credentials: "omit" });
+  const response = await fetch("/openapi.json"); // asked for already, by page.html
   if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
   description = await response.json();
   render();
+  open();
+  // When the browser looked for the fragment, there was nothing yet: let it look again.
+  if (location.hash) location.replace(location.hash);
+  await makeTheRest();
 } catch (error) {
   const said = `The description could not be shown: ${error.message}`;
   main.append(element("p", { class: "bad", role: "alert" }, said));
 }
 main.removeAttribute("aria-busy");
-open();
-addEventListener("hashchange", open);
-// When the browser looked for the fragment, there was nothing yet: let it look again.
-if (location.hash) location.replace(location.hash);

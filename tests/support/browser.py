@@ -33,15 +33,19 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self._driver = driver
 
-    def open(self, url: str, *, width: int = 1100, scheme: str = "light", latency: int = 0) -> None:
+    def open(
+        self, url: str, *, width: int = 1100, scheme: str = "light", slow: bool = False
+    ) -> None:
         """Load a page in a window of this width, for a reader who prefers this scheme.
 
-        `latency` is how many milliseconds the network adds to each request.
+        Over a slow network, each request takes 300 ms more, and 25 kB come in a second.
         """
-        network = {"offline": False, "downloadThroughput": -1, "uploadThroughput": -1}
+        network = {"latency": 300, "downloadThroughput": 25_000, "uploadThroughput": 25_000}
+        if not slow:
+            network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
         self._driver.execute_cdp_cmd("Network.enable", {})
         self._driver.execute_cdp_cmd(
-            "Network.emulateNetworkConditions", {**network, "latency": latency}
+            "Network.emulateNetworkConditions", {"offline": False, **network}
         )
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -49,6 +53,16 @@ class Browser:
         self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         self.console()
         self._driver.get(url)
+
+    @contextmanager
+    def run_first(self, script: str) -> Iterator[None]:
+        """Run a script in every page that is opened meanwhile, before those of the page."""
+        add, remove = (f"Page.{verb}ScriptToEvaluateOnNewDocument" for verb in ("add", "remove"))
+        added = self._driver.execute_cdp_cmd(add, {"source": script})
+        try:
+            yield
+        finally:
+            self._driver.execute_cdp_cmd(remove, added)
 
     def find(self, selector: str) -> Any:
         return self._driver.find_element("css selector", selector)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -136,7 +137,9 @@ def top(page: Browser, selector: str) -> float:
     return found
 
 
-@pytest.mark.parametrize("fragment", ["#getHealth", "#getBirthday-tz", "#problem-user-not-found"])
+@pytest.mark.parametrize(
+    "fragment", ["#getHealth", "#getBirthday-tz", "#getAsset-asset", "#problem-user-not-found"]
+)
 def test_a_link_leads_to_what_it_names(open_page: Callable[..., Browser], fragment: str) -> None:
     page = open_page(fragment)
     eventually(lambda: -1 < top(page, fragment) < 900)
@@ -207,12 +210,55 @@ return [
 """
 
 
+@pytest.mark.parametrize("fragment", ["", "#getHealth"])
 @pytest.mark.parametrize("width", [390, 1100])
-def test_nothing_moves_while_it_loads(open_page: Callable[..., Browser], width: int) -> None:
-    page = open_page(width=width, latency=300)
+def test_nothing_moves_while_it_loads(
+    open_page: Callable[..., Browser], width: int, fragment: str
+) -> None:
+    page = open_page(fragment, width=width, slow=True)
     painted, described = page.run(TIMES)
     assert painted < described  # so that there was something to move
     assert page.run(SHIFTS) < 0.1
+
+
+#: How many elements there are whenever the page lets the browser have its turn.
+COUNTS = """
+window.counts = [];
+const count = () => counts.push(document.querySelectorAll("main *").length);
+new MutationObserver(count).observe(document, { childList: true, subtree: true });
+"""
+
+
+def test_what_is_folded_is_made_after_what_is_seen(
+    open_page: Callable[..., Browser], browser: Browser
+) -> None:
+    with browser.run_first(COUNTS):
+        page = open_page()
+    assert page.run("return document.querySelectorAll('details:not(:has(> div))').length") == 0
+    counts = page.run("return counts")
+    [shown, *later] = [count for count in counts if count > 100]
+    assert shown < later[-1] / 2
+    steps = [after - before for before, after in pairwise([shown, *later])]
+    assert max(steps) < later[-1] / 2
+
+
+#: When the script had come, and each request for the description had begun.
+REQUESTS = """
+const named = (end) => performance.getEntriesByType("resource")
+  .filter(({ name }) => name.endsWith(end));
+return [
+  named("/page.js")[0].responseEnd,
+  named("/openapi.json").map(({ startTime }) => startTime),
+];
+"""
+
+
+def test_the_description_is_asked_for_once_and_does_not_wait_for_the_script(
+    open_page: Callable[..., Browser],
+) -> None:
+    come, asked = open_page(slow=True).run(REQUESTS)
+    assert len(asked) == 1
+    assert asked[0] < come
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

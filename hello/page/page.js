@@ -247,7 +247,7 @@ class Operation {
 
   async send() {
     const body = this.inputs.get("body")?.value;
-    const options = { method: this.method.toUpperCase(), body, credentials: "omit" };
+    const options = { method: this.method.toUpperCase(), body };
     if (body !== undefined) options.headers = { "Content-Type": "application/json" };
     this.answer.setAttribute("aria-busy", "true");
     try {
@@ -379,7 +379,8 @@ function open() {
 
 const main = document.querySelector("main");
 try {
-  const response = await fetch("/openapi.json", { credentials: "omit" });
+  // With the password that a proxy asks for; the page's own address may have it in front.
+  const response = await fetch(`${location.origin}/openapi.json`);
   if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
   description = await response.json();
   render();

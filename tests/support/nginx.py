@@ -97,7 +97,11 @@ class Nginx:
         # What is wrong with the configuration goes to standard error.
         with (directory / "stderr").open("w") as said:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said)
-        eventually(self._serves, message="nginx does not start")
+        try:
+            eventually(self._serves, message="nginx does not start")
+        except BaseException:
+            self.close()
+            raise
 
     def _serves(self) -> bool:
         assert self._process.poll() is None, (self._directory / "stderr").read_text()

@@ -266,7 +266,7 @@ class Operation {
 
   async send() {
     const body = this.inputs.get("body")?.value;
-    const options = { method: this.method.toUpperCase(), body, credentials: "omit" };
+    const options = { method: this.method.toUpperCase(), body };
     if (body !== undefined) options.headers = { "Content-Type": "application/json" };
     this.answer.setAttribute("aria-busy", "true");
     try {
@@ -398,7 +398,8 @@ function open() {
 const main = document.querySelector("main");
 addEventListener("hashchange", open);
 try {
-  const response = await fetch("/openapi.json"); // asked for already, by page.html
+  // Asked for already, by page.html. The page's own address may have a password in front.
+  const response = await fetch(`${location.origin}/openapi.json`);
   if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
   description = await response.json();
   render();

@@ -6,6 +6,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -262,15 +263,58 @@ def test_a_taken_port_is_one_line(copy: Path) -> None:
     assert (code, said) == (2, f"hello: port: {port} is taken; try: make port={port + 1} dev")
 
 
-def test_a_package_index_that_cannot_be_reached_is_one_line(copy: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def no_index(tmp_path: Path) -> dict[str, str]:
+    """The environment of somebody whose package index does not answer."""
     nowhere = {"PIP_INDEX_URL": f"http://127.0.0.1:{free_port()}/", "PIP_RETRIES": "0"}
-    alone = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1", "HOME": str(tmp_path)}
-    code, said = make(copy, f"VENV={tmp_path}/venv", "dev", **nowhere, **alone)
-    last = said.splitlines()[-1]
-    line = "hello: the package index cannot be reached, and requirements/runtime.txt needs it"
-    assert (code, last) == (2, line)
+    return nowhere | {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_CACHE_DIR": "1",
+        "HOME": str(tmp_path),
+    }
+
+
+UNREACHABLE = "hello: the package index cannot be reached, and requirements/runtime.txt needs it"
+
+
+def test_a_package_index_that_cannot_be_reached_is_one_line(
+    copy: Path, tmp_path: Path, no_index: dict[str, str]
+) -> None:
+    code, said = make(copy, f"VENV={tmp_path}/venv", "dev", **no_index)
+    assert (code, said.splitlines()[-1]) == (2, UNREACHABLE)
     assert said.count("hello: ") == 1
     assert "Traceback" not in said
+
+
+def test_an_environment_that_was_not_finished_is_made_anew(
+    copy: Path, tmp_path: Path, no_index: dict[str, str]
+) -> None:
+    venv = tmp_path / "venv"
+    # As Ctrl-C leaves it, before pip is there.
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    code, said = make(copy, f"VENV={venv}", "dev", **no_index)
+    # It came as far as to ask for packages.
+    assert (code, said.splitlines()[-1]) == (2, UNREACHABLE)
+    assert list(venv.glob("lib/*/site-packages/pip-*.dist-info/RECORD"))
+
+
+def test_a_python_without_ensurepip_is_one_line(
+    copy: Path, tmp_path: Path, no_index: dict[str, str]
+) -> None:
+    # As Debian's is without its package python3-venv.
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\ncase $2 in *ensurepip*) exit 1 ;; *) exec {sys.executable} "$@" ;; esac\n'
+    )
+    python.chmod(0o755)
+    venv = tmp_path / "venv"
+    code, said = make(copy, f"PYTHON={python}", f"VENV={venv}", "dev", **no_index)
+    line = (
+        f"hello: '{python}' has no ensurepip, which puts pip into {venv}: install Debian's"
+        " python3-venv, or try: make PYTHON=python3.13 …"
+    )
+    assert (code, said) == (2, line)
+    assert not venv.exists()
 
 
 def test_a_python_that_is_named_is_not_ignored(copy: Path, tmp_path: Path) -> None:

@@ -333,9 +333,13 @@ def registry(tmp_path: Path) -> Iterator[int]:
 
 def _status(port: int, path: str) -> int | None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    # What Docker pushes from its own store, and what it pushes from containerd's.
+    kinds = (
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.oci.image.index.v1+json",
+    )
     try:
-        connection.request("GET", path, headers={"Accept": kind})
+        connection.request("GET", path, headers={"Accept": ", ".join(kinds)})
         return connection.getresponse().status
     except OSError:
         return None

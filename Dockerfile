@@ -12,13 +12,11 @@ WORKDIR /src
 # is fetched runs while it is installed.
 COPY requirements requirements
 RUN python -m venv /opt/hello \
- && /opt/hello/bin/pip install --no-cache-dir --no-compile --require-hashes --only-binary :all: \
+ && /opt/hello/bin/pip install --no-cache-dir --require-hashes --only-binary :all: \
     --requirement requirements/build.txt --requirement "requirements/$LOCK.txt"
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY hello hello
-RUN /opt/hello/bin/pip install --no-cache-dir --no-compile --no-index --no-deps \
-    --no-build-isolation . \
- && /opt/hello/bin/python -m compileall -q /opt/hello \
+RUN /opt/hello/bin/pip install --no-cache-dir --no-index --no-deps --no-build-isolation . \
  && /opt/hello/bin/pip uninstall --yes setuptools pip
 
 FROM ${BASE}

@@ -64,9 +64,7 @@ pictures: $(VENV)/test ## Draw the pictures in docs/ and compute its figures; ne
 	@$(VENV)/bin/python scripts/simulate_scale.py --write
 
 build: ## Build the image hello:dev; BASE=python:…@sha256:… names its base by digest
-	docker build --tag hello:dev $(if $(BASE),--build-arg BASE=$(BASE)) \
-		--build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"$$/\1/p' hello/__init__.py)" \
-		--build-arg REVISION="$$(git describe --always --abbrev=40 --exclude='*' --dirty)" .
+	arguments=$$(scripts/image-arguments) && docker build --tag hello:dev $$arguments .
 
 run: ## Run that image on port=8080 as Kubernetes would: no root, nothing to write on
 	@scripts/run

@@ -79,7 +79,8 @@ class Repository:
         for name in ("scripts", "hello"):
             (self.path / name).mkdir()
         (self.path / "hello" / "__init__.py").write_text('__version__ = "1.2.3"\n')
-        shutil.copy(ROOT / "scripts" / "upload-prod", self.path / "scripts")
+        for name in ("upload-prod", "image-arguments"):
+            shutil.copy(ROOT / "scripts" / name, self.path / "scripts")
         (self.path / ".gitignore").write_text("deployment.yml\n")
         # Of nothing, so that no base image is needed. The real one is the same to this script.
         (self.path / "Dockerfile").write_text("FROM scratch\nCOPY manifests /manifests\n")
@@ -158,7 +159,7 @@ def test_the_deployment_has_the_digest_that_was_pushed(repository: Repository) -
     build, push, _ = repository.calls
     version = f"--build-arg VERSION=1.2.3-{revision[:12]}"
     label = f"--label org.opencontainers.image.created={repository.created}"
-    assert build == f"build --tag {tag} --build-arg REVISION={revision} {version} {label} ."
+    assert build == f"build {version} --build-arg REVISION={revision} {label} --tag {tag} ."
     assert push == f"push {tag}"
     # One for the migration, one for the service.
     assert images(repository.deployment) == [f"revolut/hello@{DIGEST}"] * 2
@@ -175,13 +176,16 @@ def test_without_a_digest_the_deployment_has_the_tag_of_the_commit(repository: R
 
 def test_a_release_has_its_own_tag_and_a_base_may_be_named(repository: Repository) -> None:
     repository.git("tag", "v1.2.3")
-    done = repository.upload("revolut", DIGESTS="", BASE=f"python@{DIGEST}")
+    done = repository.upload("revolut", DIGESTS="", BASE=f"python:3@{DIGEST}")
     assert done.returncode == 0, done.stderr
     build = repository.calls[0]
-    assert build.startswith("build --tag revolut/hello:1.2.3 ")
-    assert " --build-arg VERSION=1.2.3 " in build
-    digest = f"--label org.opencontainers.image.base.digest={DIGEST}"
-    assert build.endswith(f" --build-arg BASE=python@{DIGEST} {digest} .")
+    assert build.startswith("build --build-arg VERSION=1.2.3 ")
+    name, digest = (
+        f"--label org.opencontainers.image.base.{label}"
+        for label in ("name=python:3", f"digest={DIGEST}")
+    )
+    base = f" --build-arg BASE=python:3@{DIGEST} {name} {digest} "
+    assert build.endswith(f"{base}--tag revolut/hello:1.2.3 .")
     assert images(repository.deployment) == ["revolut/hello:1.2.3"] * 2
 
 
@@ -208,7 +212,7 @@ def test_a_builder_that_can_makes_it_for_both_and_says_what_is_in_it(
     assert build.startswith(
         f"buildx build --platform {platforms} --sbom=true --provenance=mode=max --metadata-file "
     )
-    assert " --push --tag revolut/hello:1.2.3-" in build
+    assert " --push --build-arg VERSION=1.2.3-" in build
     assert images(repository.deployment) == [f"revolut/hello@{DIGEST}"] * 2
 
 
@@ -329,9 +333,13 @@ def registry(tmp_path: Path) -> Iterator[int]:
 
 def _status(port: int, path: str) -> int | None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    # What Docker pushes from its own store, and what it pushes from containerd's.
+    kinds = (
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.oci.image.index.v1+json",
+    )
     try:
-        connection.request("GET", path, headers={"Accept": kind})
+        connection.request("GET", path, headers={"Accept": ", ".join(kinds)})
         return connection.getresponse().status
     except OSError:
         return None

@@ -137,6 +137,12 @@ def test_the_routes_and_methods_are_those_of_the_app(client: Client) -> None:
     assert not [path for path, item in DOCUMENT["paths"].items() if DERIVED & item.keys()]
 
 
+def test_the_page_about_the_api_has_every_path() -> None:
+    page = (ROOT / "docs/api.md").read_text("utf-8")
+    paths = {path.replace("{username}", "<username>") for path in DOCUMENT["paths"]} - {ASSET}
+    assert {path for path in paths if f" {path}`" not in page} == set()
+
+
 def test_the_members_of_a_body_are_those_that_are_read() -> None:
     schema = COMPONENTS["schemas"]["DateOfBirth"]
     read = msgspec.structs.fields(DateOfBirth)

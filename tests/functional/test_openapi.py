@@ -13,6 +13,7 @@ from typing import Any
 
 import falcon.inspect
 import jsonschema
+import msgspec
 import pytest
 import yaml
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -23,6 +24,7 @@ from hello.app import create_app
 from hello.database.models import Record
 from hello.errors import Overloaded
 from hello.lifecycle import Process
+from hello.resources.hello import DateOfBirth
 from tests.support.client import Client, assert_problem
 from tests.support.users import users_of
 
@@ -133,6 +135,19 @@ def test_the_routes_and_methods_are_those_of_the_app(client: Client) -> None:
     described = {(path, method) for path, method, _ in responses()}
     assert described | {(path, "HEAD") for path, method in described if method == "GET"} == served
     assert not [path for path, item in DOCUMENT["paths"].items() if DERIVED & item.keys()]
+
+
+def test_the_page_about_the_api_has_every_path() -> None:
+    page = (ROOT / "docs/api.md").read_text("utf-8")
+    paths = {path.replace("{username}", "<username>") for path in DOCUMENT["paths"]} - {ASSET}
+    assert {path for path in paths if f" {path}`" not in page} == set()
+
+
+def test_the_members_of_a_body_are_those_that_are_read() -> None:
+    schema = COMPONENTS["schemas"]["DateOfBirth"]
+    read = msgspec.structs.fields(DateOfBirth)
+    assert set(schema["properties"]) == {field.encode_name for field in read}
+    assert set(schema["required"]) == {field.encode_name for field in read if field.required}
 
 
 def test_the_problems_are_those_of_the_service() -> None:

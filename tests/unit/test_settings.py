@@ -165,6 +165,13 @@ def test_these_tests_know_every_setting() -> None:
     assert fields == DEFAULTS.keys() == accepted
 
 
+def test_every_setting_is_used() -> None:
+    files = [file for file in (ROOT / "hello").rglob("*.py") if file.name != "settings.py"]
+    code = "".join(file.read_text() for file in files)
+    used = set(re.findall(r"settings\.(\w+)", code))
+    assert [field.name for field in FIELDS if field.name not in used] == []
+
+
 def documented_defaults() -> dict[str, str]:
     """Setting and default, as the table has them; one default may stand for several settings."""
     page = (ROOT / "docs" / "settings.md").read_text("utf-8")

@@ -1,5 +1,6 @@
 """What is sent to PostgreSQL, and when: a connection that only notes it."""
 
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -10,7 +11,8 @@ import pytest
 from psycopg2 import OperationalError, errors
 
 from hello.database import postgresql as module
-from hello.database.engine import CITUS, COCKROACHDB, Engine
+from hello.database import statements
+from hello.database.engine import CITUS, COCKROACHDB, POSTGRESQL, Engine
 from hello.database.postgresql import Newest, PostgreSQL, PostgreSQLConnection
 from hello.errors import ConnectionBroken, DatabaseUnavailable, OutcomeUnknown, Unfit
 
@@ -29,6 +31,7 @@ class Notes:
     def __init__(self) -> None:
         self.deadline = 0.0
         self.sent: list[Any] = []
+        self.texts: list[str] = []
         self.answer: Any = []
         self.notices: list[str] = []
 
@@ -37,6 +40,7 @@ class Notes:
 
     def execute(self, sql: str, parameters: Any) -> None:
         self.sent.append(parameters)
+        self.texts.append(sql)
         if isinstance(self.answer, Exception):
             raise self.answer
 
@@ -61,6 +65,7 @@ def connect(
     notes.answer = [(False, process, clock, clock, *ENGINE)]
     connection.configure(time.monotonic() + 5)
     notes.sent.clear()
+    notes.texts.clear()
     notes.answer = []
     return connection
 
@@ -88,6 +93,19 @@ def test_the_server_is_to_end_before_its_client(
     [(names, born, expires)] = notes.sent
     assert (names, born) == ('{"alice"}', '{"1990-05-17"}')
     assert expires.timestamp() - clock == pytest.approx(0.9 * waits, abs=0.04)
+
+
+@pytest.mark.parametrize("engine", [POSTGRESQL, CITUS], ids=str)
+def test_a_statement_is_sent_the_parameters_that_it_has(notes: Notes, engine: Engine) -> None:
+    connection, end = connect(notes, engine), time.monotonic() + 5
+    connection.find(["alice"], end)
+    connection.save({"alice": BORN}, end)
+    connection.forget(["alice"], end)
+    forms = statements.of(engine)._asdict()
+    for name in ("find", "save", "forget"):
+        [at] = [n for n, sql in enumerate(notes.texts) if sql.startswith(f"EXECUTE {name}(")]
+        has = len(set(re.findall(r"\$[0-9]+", forms[name])))
+        assert (notes.texts[at].count("%s"), len(notes.sent[at])) == (has, has), name
 
 
 def test_what_came_too_late_was_not_done_and_may_be_done_again(

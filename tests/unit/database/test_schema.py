@@ -125,7 +125,8 @@ def test_the_table_is_what_the_model_says(database: peewee.Database) -> None:
     columns = {column.name: column for column in database.get_columns("users")}
     assert columns.keys() == User._meta.columns.keys()
     assert [name for name, column in columns.items() if column.primary_key] == ["username"]
-    assert [name for name, column in columns.items() if column.null] == []
+    nullable = {name for name, field in User._meta.columns.items() if field.null}
+    assert {name for name, column in columns.items() if column.null} == nullable
     assert [index.columns for index in database.get_indexes("users") if index.unique] == [
         ["username"]
     ]

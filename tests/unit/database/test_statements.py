@@ -9,6 +9,7 @@ import peewee
 import pytest
 
 from hello.database import statements
+from hello.database.models import Record, User
 
 PAST = "2000-01-01 00:00:00"
 
@@ -47,12 +48,47 @@ def times(connection: sqlite3.Connection, name: str) -> tuple[str, str]:
         (statements.POSTGRESQL.find, ["$1"]),
         (statements.POSTGRESQL.save, ["$1", "$2", "$3", "$3"]),
         (statements.POSTGRESQL.forget, ["$1", "$2"]),
+        (statements.DISTRIBUTED.find, ["$1"]),
+        (statements.DISTRIBUTED.save, ["$1", "$1", "$2", "$3"]),
+        (statements.DISTRIBUTED.forget, ["$1", "$2"]),
     ],
 )
 def test_a_statement_has_the_same_parameters_for_every_batch(
     sql: str, parameters: list[str]
 ) -> None:
     assert re.findall(r"\?|\$[0-9]+|%\w", sql) == parameters
+
+
+#: Columns of the key, and of what the database itself counts and dates.
+KEPT_BY_THE_DATABASE = {"username", "version", "created_at", "updated_at"}
+
+each_form = pytest.mark.parametrize(
+    "form",
+    [statements.SQLITE, statements.POSTGRESQL, statements.DISTRIBUTED],
+    ids=["sqlite", "postgresql", "distributed"],
+)
+
+
+@each_form
+def test_the_columns_that_are_found_are_the_fields_of_a_record(form: statements.Statements) -> None:
+    columns, _, _ = form.find.partition(" FROM ")
+    *fields, stale = Record._fields
+    assert stale == "stale", "it is no column, and comes last"
+    assert re.findall(r'"t1"\."(\w+)"', columns) == ["username", *fields]
+
+
+@each_form
+@pytest.mark.parametrize("column", sorted(User._meta.columns.keys() - KEPT_BY_THE_DATABASE))
+def test_every_column_is_saved_and_compared(form: statements.Statements, column: str) -> None:
+    insert, _, on_conflict = form.save.partition(" ON CONFLICT ")
+    update, _, where = on_conflict.partition(" WHERE ")
+    [inserted] = re.findall(r'INSERT INTO "users" \((.*?)\)', insert)
+    assert f'"{column}"' in inserted
+    assert insert.count(f"new.{column}") > 1, "it is not compared with what is stored"
+    assert f'"{column}" = EXCLUDED."{column}"' in update, "it is not updated"
+    assert f'EXCLUDED."{column}"' in where, "it is not compared with what another writer stored"
+    if User._meta.columns[column].null:
+        assert f'!= EXCLUDED."{column}"' not in where, "a change from null, or to it, is lost"
 
 
 def test_a_new_user_has_version_1(connection: sqlite3.Connection) -> None:

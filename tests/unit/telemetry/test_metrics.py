@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import hello.app
 from hello.telemetry import metrics
+
+ROOT = Path(__file__).parents[3]
 
 #: Of a process in which nothing has happened yet. Whoever adds a metric adds it here.
 EXPECTED = Path(__file__).with_name("metrics.txt")
@@ -37,6 +40,19 @@ def test_every_metric_has_the_name_and_the_labels_that_are_known() -> None:
         check=True,
     )
     assert done.stdout == EXPECTED.read_text()
+
+
+def test_every_metric_is_counted_somewhere() -> None:
+    here = {
+        name
+        for name, value in vars(metrics).items()
+        if name.isupper() and type(value).__module__ == "hello.telemetry.metric_types"
+    }
+    assert len(here) > 20
+    code = "".join(file.read_text() for file in (ROOT / "hello").rglob("*.py"))
+    # Outside of the module by its name; inside of it, it is declared once, and used after that.
+    unused = {name for name in here if len(re.findall(rf"\b{name}\b", code)) < 2}
+    assert unused == set()
 
 
 _FIRST = """

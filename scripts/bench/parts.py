@@ -18,11 +18,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, TextIO
 
-# Before prometheus_client is imported: with it that counts for several processes.
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp()
-
 import msgspec
-import prometheus_client
 import psycopg
 import psycopg2
 import structlog
@@ -41,8 +37,15 @@ STATEMENT = "SELECT date_of_birth FROM users WHERE username = %s"
 Event = Callable[[], object]
 
 
-def counting() -> dict[str, Event]:
-    """A counter and a histogram, their series found by the labels of a request."""
+def counting(files: str) -> dict[str, Event]:
+    """A counter and a histogram, their series found by the labels of a request.
+
+    The library keeps its `files` in a directory: it counts for several processes then.
+    """
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = files
+    # It looks for the directory while it is imported.
+    import prometheus_client
+
     counter = metric_types.Counter("trial", "A counter.", *LABELS)
     histogram = metric_types.Histogram("trial_seconds", "A histogram.", *LABELS, bounds=BOUNDS)
     their_counter = prometheus_client.Counter("trial", "A counter.", LABELS)
@@ -126,9 +129,7 @@ def statement() -> Iterator[dict[str, Event]]:
     cluster.start()
     try:
         cluster.query("CREATE TABLE users (username text PRIMARY KEY, date_of_birth date)")
-        cluster.query(
-            "INSERT INTO users SELECT 'user' || n, '1990-05-17' FROM generate_series(1, 1000) n"
-        )
+        cluster.query(FILL)
         two = psycopg2.connect(cluster.uri())
         two.autocommit = True
         three = psycopg.connect(cluster.uri(), autocommit=True)
@@ -167,7 +168,8 @@ def compare(what: str, events: dict[str, Event], times: int) -> None:
 
 
 def main() -> None:
-    compare("a counter and a histogram", counting(), 50_000)
+    with tempfile.TemporaryDirectory() as files:
+        compare("a counter and a histogram", counting(files), 50_000)
     with open(os.devnull, "w") as nowhere:
         compare("an access line", access_line(nowhere), 20_000)
     with statement() as drivers:

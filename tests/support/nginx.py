@@ -115,6 +115,10 @@ class Nginx:
     def log(self) -> str:
         return (self._directory / "hello.log").read_text()
 
+    def answers_of(self, port: int) -> int:
+        """How many requests the service on this port has answered alone, by nginx's log."""
+        return self.log.count(f" 127.0.0.1:{port} 20")
+
     def client(self, password: str = PASSWORD) -> TLSClient:
         return TLSClient(self.port, self._directory / "authority.pem", password)
 

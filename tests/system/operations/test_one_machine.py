@@ -109,10 +109,16 @@ def test_a_restart_of_one_instance_after_the_other_fails_no_request(
         goal = sum(sent) + MEANWHILE
         eventually(lambda: sum(sent) > goal, within=60)
 
+    def return_to(port: int) -> None:
+        """nginx leaves alone, for up to two seconds, who was away: the other must not go yet."""
+        before = nginx.answers_of(port)
+        eventually(lambda: nginx.answers_of(port) > before, within=60)
+
     with load(nginx, CLIENTS, visit):
-        for _ in instances.running:
+        for _ in range(2):
             go_on()
             instances.restart_next()
+            return_to(instances.running[-1].port)
         go_on()
     print(f"{sum(sent)} requests, {nginx.log.count(', ')} of them asked the other instance")
     assert wrong == []

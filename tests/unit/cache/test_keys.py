@@ -27,7 +27,7 @@ def test_every_field_of_a_record_is_read_as_it_was_stored(record: Record) -> Non
         "v|1|",
         "v|1|tomorrow",
         "v|one|1990-05-17",
-        # As the release before stores it, which may serve beside this one.
+        # With a part less: as a release without the last field stores it, which may serve beside.
         value_of(Record(date(1990, 5, 17), 1)).rpartition("|")[0],
         "w" + value_of(Record(date(1990, 5, 17), 1))[1:],
         "r|8f2805a70aa01953",  # a token

@@ -242,7 +242,9 @@ def test_files_used_up_while_serving() -> None:
         (worker,) = service.workers
         with service.client(timeout=5) as kept:
             assert kept.put("kept", "1990-05-17").status == 204
+            before = files(worker)
             idle = [stack.enter_context(service.wire()) for _ in range(5)]
+            eventually(lambda: files(worker) >= before + 5)
             assert kept.get("kept").status == 200
             exhaust_files(worker)
             # Idle ones give way to who comes.

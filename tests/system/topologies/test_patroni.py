@@ -26,8 +26,11 @@ pytestmark = pytest.mark.skipif(
 TIMEOUTS = {"STATEMENT_TIMEOUT": "1", "CONNECT_TIMEOUT": "1", "REQUEST_TIMEOUT": "3"}
 
 #: Members, whether services ask HAProxy which one leads, and what happens to the leader.
+# Nothing comes after "frozen": a member that stood still may have a stale copy of what etcd holds,
+# and if it leads later, Patroni before 3.1 never names a synchronous standby again
+# (https://github.com/patroni/patroni/pull/2783).
 CASES = [
-    (3, False, ["killed", "frozen", "cut_off_from_etcd"]),
+    (3, False, ["killed", "cut_off_from_etcd", "frozen"]),
     (3, True, ["switched_over", "cut_off"]),
     (2, False, ["killed"]),
 ]

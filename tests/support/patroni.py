@@ -211,20 +211,33 @@ class Patroni:
         """Who leads; None while nobody does."""
         return next((member for member in self.members if member.leads), None)
 
+    def _following(self) -> list[str]:
+        """Of each member that streams from the leader, whether that is synchronous."""
+        leader = self.leader
+        if leader is None:
+            return []
+        sql = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"
+        try:
+            return [state for (state,) in leader.postgres.query(sql)]
+        except psycopg2.Error:
+            return []
+
+    def all_follow(self) -> bool:
+        """Whether somebody leads, and all others follow."""
+        return len(self._following()) == len(self.members) - 1
+
     def settle(self) -> None:
         """Wait until somebody leads, and all others follow, one of them synchronously."""
 
         def settled() -> bool:
             leader = self.leader
-            if leader is None:
-                return False
-            sql = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"
-            try:
-                states = [state for (state,) in leader.postgres.query(sql)]
-            except psycopg2.Error:
-                return False
-            followers = len(self.members) - 1
-            return len(states) == followers and "sync" in states and self._knows_standby(leader)
+            states = self._following()
+            return (
+                leader is not None
+                and len(states) == len(self.members) - 1
+                and "sync" in states
+                and self._knows_standby(leader)
+            )
 
         try:
             eventually(settled, within=60)

@@ -44,6 +44,14 @@ LOOP_WAIT = 1
 RETRY_TIMEOUT = 2
 
 
+def version() -> tuple[int, ...]:
+    """Of Patroni; () where it is missing."""
+    if PATRONI is None:
+        return ()
+    said = subprocess.check_output([PATRONI, "--version"], text=True)
+    return tuple(int(part) for part in said.split()[-1].split("."))
+
+
 class Etcd:
     """One server of etcd."""
 

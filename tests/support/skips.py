@@ -19,6 +19,7 @@ LISTED = {
         "providers come from a registry of their own"
     ),
     "needs Redocly's CLI, with Node.js, from npm": "it is no package of Debian's or PyPI's",
+    "needs Patroni 3.1 or newer": "Debian 12 has 3.0.2, which stays stuck after it stood still",
     "this machine has no IPv6": "a container may have none",
 }
 

@@ -148,7 +148,8 @@ class Benchmark:
                     if version := entry.cache_version:
                         self.report.about["Valkey"] = version
                 except (WrongAnswer, RuntimeError) as ex:
-                    self._fail(entries, entry, ex, _start_of(suite))
+                    workers = report.counted(suite.workers, "worker")
+                    self._fail(entries, entry, ex, f"the start with {workers}")
             for setting, rounds, names in suite.settings():
                 self._measure(entries, setting, rounds, names)
         finally:
@@ -209,10 +210,6 @@ def _why_not(contestant: Contestant, workers: int) -> str | None:
     if workers > 1 and contestant.store is Store.MEMORY:
         return f"not with {workers} workers: its users are in {contestant.store.value}"
     return contestant.missing
-
-
-def _start_of(suite: Suite) -> str:
-    return f"the start with {suite.workers} {'worker' if suite.workers == 1 else 'workers'}"
 
 
 def _say(text: str) -> None:

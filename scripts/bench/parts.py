@@ -25,10 +25,10 @@ import structlog
 from gunicorn.config import Config
 
 from hello.telemetry import logs, metric_types
+from hello.telemetry.metrics import SECONDS
 from tests.support.postgres import Cluster
 
 ROUNDS = 7
-BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LABELS = ("route", "method", "status")
 VALUES = ("/hello/{username}", "GET", "200")
 FILL = "INSERT INTO users SELECT 'user' || n, '1990-05-17' FROM generate_series(1, 1000) AS n"
@@ -47,10 +47,10 @@ def counting(files: str) -> dict[str, Event]:
     import prometheus_client
 
     counter = metric_types.Counter("trial", "A counter.", *LABELS)
-    histogram = metric_types.Histogram("trial_seconds", "A histogram.", *LABELS, bounds=BOUNDS)
+    histogram = metric_types.Histogram("trial_seconds", "A histogram.", *LABELS, bounds=SECONDS)
     their_counter = prometheus_client.Counter("trial", "A counter.", LABELS)
     their_histogram = prometheus_client.Histogram(
-        "trial_seconds", "A histogram.", LABELS, buckets=BOUNDS
+        "trial_seconds", "A histogram.", LABELS, buckets=SECONDS
     )
     kept = their_counter.labels(*VALUES), their_histogram.labels(*VALUES)
 

@@ -45,6 +45,11 @@ class Contestant:
     cache: bool = False
 
     @property
+    def is_limit(self) -> bool:
+        """Whether it is no server, but what is left without some part of one."""
+        return self.stack.startswith("limit:")
+
+    @property
     def missing(self) -> str | None:
         """Why it cannot run here."""
         for path in self.needs:

@@ -24,6 +24,10 @@ from 400 on, timeouts and broken connections; where there were none, they are no
 MEMORY = "MB: the largest process, and all processes.\n"
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class Setting(NamedTuple):
     #: What was measured together: see `suites.py`.
     suite: str
@@ -34,9 +38,8 @@ class Setting(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{WORKLOADS[self.workload]} · {self.connections} "
-            f"{'connection' if self.connections == 1 else 'connections'} · {self.workers} "
-            f"{'worker' if self.workers == 1 else 'workers'} · {count(self.users)} users"
+            f"{WORKLOADS[self.workload]} · {counted(self.connections, 'connection')} · "
+            f"{counted(self.workers, 'worker')} · {count(self.users)} users"
         )
 
 

@@ -19,9 +19,9 @@ LEADING = ("hello", "hello-unbatched", "fastapi", "fastify", "go")
 QUICKEST = (*LEADING, "bare", "starlette", "blacksheep")
 #: Those that can have several processes, or cores; limits are those of one.
 SCALING = tuple(
-    one.name
-    for one in map(BY_NAME.__getitem__, SERVERS)
-    if one.store is Store.POSTGRESQL and not one.stack.startswith("limit:")
+    name
+    for name in SERVERS
+    if BY_NAME[name].store is Store.POSTGRESQL and not BY_NAME[name].is_limit
 )
 
 

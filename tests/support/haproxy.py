@@ -1,30 +1,20 @@
 """HAProxy, with any configuration, or one that a document has."""
 
-import re
 import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support import documents
 from tests.support.processes import end, eventually
 from tests.support.programs import find
 
 HAPROXY = find("haproxy")
 
-_PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
-
 
 def documented(word: str, changes: Mapping[str, str]) -> str:
-    """The configuration in docs/scaling.md that has a word, with some texts in it replaced.
-
-    The texts are regular expressions, and each must be there.
-    """
-    blocks = re.findall("```haproxy\n(.*?)```", _PAGE.read_text(), re.DOTALL)
-    [text] = [block for block in blocks if word in block]
-    for old, new in changes.items():
-        text, number = re.subn(old, new, text)
-        assert number, f"{_PAGE}: no {old}"
-    return text
+    """The configuration in docs/scaling.md that has a word, with some texts in it replaced."""
+    return documents.documented("scaling.md", "haproxy", changes, word)
 
 
 class HAProxy:

@@ -6,17 +6,15 @@ import os
 import re
 import ssl
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.certificates import Authority
+from tests.support.documents import documented
 from tests.support.processes import end, eventually, free_port
 from tests.support.programs import find
 from tests.support.service import Body, Client, Headers
 
 NGINX = find("nginx")
-
-_PAGE = Path(__file__).parents[2] / "docs" / "one-machine.md"
 
 #: What Debian's nginx.conf says, for somebody who may write into one directory alone.
 _AROUND = """
@@ -36,15 +34,6 @@ http {{
 """
 
 USER, PASSWORD = "alice", "secret"
-
-
-def documented(changes: Mapping[str, str]) -> str:
-    """The configuration in docs/one-machine.md, with texts replaced that must be there."""
-    [text] = re.findall("```nginx\n(.*?)```", _PAGE.read_text("utf-8"), re.DOTALL)
-    for old, new in changes.items():
-        assert old in text, f"{_PAGE}: no {old}"
-        text = text.replace(old, new)
-    return text
 
 
 class TLSClient(Client):
@@ -75,18 +64,19 @@ class Nginx:
         self.plain_port = free_port()
         hashed = subprocess.check_output(["openssl", "passwd", "-apr1", PASSWORD], text=True)
         (directory / "passwords").write_text(f"{USER}:{hashed}")
+        changes = {
+            "listen 443 ssl;": f"listen 127.0.0.1:{self.port} ssl;"
+            f" listen 127.0.0.1:{self.plain_port};",
+            "127.0.0.1:8081": f"127.0.0.1:{ports[0]}",
+            "127.0.0.1:8082": f"127.0.0.1:{ports[1]}",
+            "/etc/nginx/hello/certificate.pem": str(directory / "authority-server.pem"),
+            "/etc/nginx/hello/key.pem": str(directory / "authority-server.key"),
+            "/etc/nginx/hello/passwords": str(directory / "passwords"),
+            "/var/log/nginx/hello.log": str(directory / "hello.log"),
+        }
         (directory / "site").write_text(
             documented(
-                {
-                    "listen 443 ssl;": f"listen 127.0.0.1:{self.port} ssl;"
-                    f" listen 127.0.0.1:{self.plain_port};",
-                    "127.0.0.1:8081": f"127.0.0.1:{ports[0]}",
-                    "127.0.0.1:8082": f"127.0.0.1:{ports[1]}",
-                    "/etc/nginx/hello/certificate.pem": str(directory / "authority-server.pem"),
-                    "/etc/nginx/hello/key.pem": str(directory / "authority-server.key"),
-                    "/etc/nginx/hello/passwords": str(directory / "passwords"),
-                    "/var/log/nginx/hello.log": str(directory / "hello.log"),
-                }
+                "one-machine.md", "nginx", {re.escape(old): new for old, new in changes.items()}
             )
         )
         user = "user root;" if os.getuid() == 0 else ""

@@ -219,33 +219,27 @@ class Patroni:
         """Who leads; None while nobody does."""
         return next((member for member in self.members if member.leads), None)
 
-    def _following(self) -> list[str]:
-        """Of each member that streams from the leader, whether that is synchronous."""
-        leader = self.leader
+    def _followers(self, leader: Member | None) -> list[str]:
+        """Of all other members, if they stream from the leader: whether each is synchronous."""
         if leader is None:
             return []
         sql = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"
         try:
-            return [state for (state,) in leader.postgres.query(sql)]
+            states = [state for (state,) in leader.postgres.query(sql)]
         except psycopg2.Error:
             return []
+        return states if len(states) == len(self.members) - 1 else []
 
     def all_follow(self) -> bool:
         """Whether somebody leads, and all others follow."""
-        return len(self._following()) == len(self.members) - 1
+        return bool(self._followers(self.leader))
 
     def settle(self) -> None:
         """Wait until somebody leads, and all others follow, one of them synchronously."""
 
         def settled() -> bool:
             leader = self.leader
-            states = self._following()
-            return (
-                leader is not None
-                and len(states) == len(self.members) - 1
-                and "sync" in states
-                and self._knows_standby(leader)
-            )
+            return "sync" in self._followers(leader) and self._knows_standby(leader)
 
         try:
             eventually(settled, within=60)
@@ -253,7 +247,7 @@ class Patroni:
             tails = [f"{m.name}:\n{m.postgres.log[-3000:]}" for m in self.members]
             raise AssertionError("\n".join(tails)) from None
 
-    def _knows_standby(self, leader: Member) -> bool:
+    def _knows_standby(self, leader: Member | None) -> bool:
         """Whether somebody else may take over: Patroni has promised that it has all commits."""
         return any(get(m.rest_port, "/sync") == 200 for m in self.members if m is not leader)
 

@@ -45,6 +45,18 @@ def environment(**settings: str) -> Mapping[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": NO_SECRETS, "SECRETS_DIR": NO_SECRETS} | settings
 
 
+def python(directory: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the directory, to its end."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 class Parcels:
     def __init__(self, port: int, log: Path) -> None:
         self.client = Client(port)
@@ -86,13 +98,7 @@ def test_nothing_else_is_needed(directory: Path) -> None:
         "import gunicorn.app.wsgiapp, parcels.app, parcels.settings, parcels.telemetry.logs, sys\n"
         "print(*sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=directory,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+    done = python(directory, "-c", script)
     assert done.returncode == 0, done.stderr
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert {"parcels", "falcon", "gunicorn", "msgspec"} <= loaded
@@ -100,33 +106,19 @@ def test_nothing_else_is_needed(directory: Path) -> None:
 
 
 def test_a_wrong_setting_ends_the_start_with_a_line(directory: Path) -> None:
-    wrong = {"PORT": "s3cret", "PATIENCE": "s3cret"}
-    done = subprocess.run(
-        [sys.executable, "-m", *shlex.split(RUN)],
-        cwd=directory,
-        env=environment(**wrong),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = python(directory, "-m", *shlex.split(RUN), PORT="s3cret", PATIENCE="s3cret")
     line = "parcels: PORT: must be a whole number from 0 to 65535\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
 
 
 def test_settings_are_shown_without_a_secret(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "CARRIER_URI").write_text("https://u:s3cret@carrier")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-c"),
-            "import os; from parcels.settings import Settings\n"
-            "settings = Settings.read(os.environ); assert 's3cret' in settings.carrier\n"
-            "for row in settings.shown(): print(*row, sep=', ')",
-        ],
-        cwd=directory,
-        env=environment(PATIENCE="2", SECRETS_DIR=str(tmp_path)),
-        capture_output=True,
-        text=True,
+    script = (
+        "import os; from parcels.settings import Settings\n"
+        "settings = Settings.read(os.environ); assert 's3cret' in settings.carrier\n"
+        "for row in settings.shown(): print(*row, sep=', ')"
     )
+    done = python(directory, "-c", script, PATIENCE="2", SECRETS_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert f"CARRIER_URI, secret, file {tmp_path}/CARRIER_URI" in done.stdout
     assert "PATIENCE, 2, variable PATIENCE" in done.stdout
@@ -198,14 +190,7 @@ print(*(greenlet.get() for greenlet in [first, *others]), statements, sep=", ")
 
 
 def test_requests_share_a_statement(directory: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BATCHES],
-        cwd=directory,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = python(directory, "-c", BATCHES)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "at 1, at 2, None, at 2, [['1'], ['2', 'lost']]\n"
 

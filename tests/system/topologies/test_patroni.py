@@ -31,10 +31,7 @@ TIMEOUTS = {"STATEMENT_TIMEOUT": "1", "CONNECT_TIMEOUT": "1", "REQUEST_TIMEOUT":
 # (https://github.com/patroni/patroni/pull/2783). Commits may then wait for good.
 CASES = [
     (3, False, ["killed"]),
-    pytest.param(
-        *(3, False, ["frozen"]),
-        marks=pytest.mark.skipif(version() < (3, 1), reason="needs Patroni 3.1 or newer"),
-    ),
+    (3, False, ["frozen"]),
     (3, False, ["cut_off_from_etcd"]),
     (3, True, ["switched_over", "cut_off"]),
     (2, False, ["killed"]),
@@ -43,6 +40,8 @@ CASES = [
 
 @pytest.fixture
 def patroni(request: pytest.FixtureRequest) -> Iterator[Patroni]:
+    if "frozen" in request.node.callspec.params["faults"] and version() < (3, 1):
+        pytest.skip("needs Patroni 3.1 or newer")
     with Patroni(request.param) as patroni:
         yield patroni
 
